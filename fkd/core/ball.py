@@ -1,0 +1,65 @@
+"""The set of perturbed images: an L-infinity ball around x, clipped to the image range [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import field_validator
+from torch import Tensor
+
+from fkd.core.config import Config
+from fkd.core.errors import ConfigError
+
+Norm = Literal["linf"]
+
+
+def check_epsilon(value: object) -> float:
+    """``value`` as a float in [0, 1].
+
+    Raises:
+        ConfigError: it is no number, NaN, negative or above 1.
+    """
+    try:
+        epsilon = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ConfigError(f"epsilon must be a number in [0, 1], got {value!r}.") from None
+    if not math.isfinite(epsilon) or not 0.0 <= epsilon <= 1.0:
+        hint = (
+            f"; did you mean {epsilon:g}/255?"
+            if 1.0 < epsilon <= 255.0
+            else "; choose one, 0.1 say."
+        )
+        raise ConfigError(
+            f"epsilon must lie in [0, 1] (images are scaled to [0, 1]), got {epsilon:g}{hint}"
+        )
+    return epsilon
+
+
+class Ball(Config):
+    """All x' with ||x' - x||_inf <= epsilon and every pixel in [0, 1].
+
+    Attack and certificate both take their limits from `limits`, in the same float32 numbers, so they
+    speak of exactly the same set.
+
+    Example:
+        >>> import torch
+        >>> from fkd.core.ball import Ball
+        >>> lower, upper = Ball(epsilon=0.1).limits(torch.tensor([0.05, 0.5]))
+        >>> lower[0].item(), round(upper[1].item(), 3)
+        (0.0, 0.6)
+    """
+
+    epsilon: float
+    norm: Norm = "linf"
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _epsilon_in_range(cls, value: object) -> float:
+        return check_epsilon(value)
+
+    def limits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Lowest and highest pixel values, both shaped like ``images``."""
+        lower = (images - self.epsilon).clamp(0.0, 1.0)
+        upper = (images + self.epsilon).clamp(0.0, 1.0)
+        return lower, upper

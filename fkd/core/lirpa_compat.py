@@ -1,0 +1,88 @@
+"""Lets auto_LiRPA 0.3 (the release that can be installed by name) run on today's torch and numpy.
+
+Release 0.3 imports a handful of names that torch and numpy have dropped since 2022.  They are put back
+before the first import; with the 0.7 line installed nothing is touched.  Everything that uses
+auto_LiRPA gets it from `load_auto_lirpa`, so this module is the only place that knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.metadata
+import io
+import sys
+import types
+import warnings
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def lirpa_version() -> str:
+    """The installed auto_LiRPA's version."""
+    return importlib.metadata.version("auto_LiRPA")
+
+
+def _needs_patches() -> bool:
+    major, minor = (int(part) for part in lirpa_version().split(".")[:2])
+    return (major, minor) < (0, 5)
+
+
+def _onnx_globals() -> Any:
+    """torch's TorchScript-exporter settings, which moved between torch 2.11 and 2.14."""
+    for name in ("torch.onnx._internal.torchscript_exporter._globals", "torch.onnx._globals"):
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module(name).GLOBALS
+    raise ImportError("This torch keeps its ONNX settings in a place fkd does not know.")
+
+
+def _patch_before_import() -> None:
+    import torch.onnx.symbolic_helper as symbolic_helper
+
+    if "numpy.lib.arraysetops" not in sys.modules:
+        arraysetops = types.ModuleType("numpy.lib.arraysetops")
+        arraysetops.isin = np.isin  # type: ignore[attr-defined]
+        sys.modules["numpy.lib.arraysetops"] = arraysetops
+    if not hasattr(np, "bool"):
+        np.bool = np.bool_
+    if not hasattr(symbolic_helper, "_set_opset_version"):
+
+        def set_opset_version(version: int) -> None:
+            _onnx_globals().export_onnx_opset_version = version
+
+        symbolic_helper._set_opset_version = set_opset_version
+    if not hasattr(torch._C.Node, "__getitem__"):
+        torch._C.Node.__getitem__ = lambda node, key: symbolic_helper._node_get(node, key)
+
+
+def _patch_after_import(lirpa: ModuleType) -> None:
+    bounded_module = lirpa.BoundedModule
+    original = bounded_module._named_members
+
+    @functools.wraps(original)
+    def named_members(
+        self: Any, get_members_fn: Any, prefix: str = "", recurse: bool = True, **_ignored: Any
+    ) -> Any:
+        # torch passes remove_duplicate since 2.0; release 0.3 always removes duplicates.
+        return original(self, get_members_fn, prefix, recurse)
+
+    bounded_module._named_members = named_members
+
+
+@functools.cache
+def load_auto_lirpa() -> ModuleType:
+    """auto_LiRPA, importable on the installed torch and numpy whatever its release."""
+    # Its import sets a global warnings filter and may print; neither is ours to pass on.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if _needs_patches():
+            _patch_before_import()
+        import auto_LiRPA
+
+        if _needs_patches():
+            _patch_after_import(auto_LiRPA)
+    return auto_LiRPA
