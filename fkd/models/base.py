@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
+from fkd.core.registry import Registry
+from fkd.core.seeding import check_seed
 
 
 class Normalisation(nn.Module):
@@ -28,9 +31,12 @@ class Normalisation(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not all(s > 0 for s in std):
+        if len(mean) != len(std) or not all(
+            isfinite(m) and isfinite(s) and s > 0 for m, s in zip(mean, std, strict=True)
+        ):
             raise ConfigError(
-                f"Normalisation needs one mean and one positive std per channel, got {mean} and {std}."
+                f"Normalisation needs one mean and one positive std per channel, "
+                f"got {list(mean)} and {list(std)}; give finite numbers."
             )
         scale = 1.0 / torch.tensor(list(std), dtype=torch.float64)
         shift = -torch.tensor(list(mean), dtype=torch.float64) * scale
@@ -70,3 +76,81 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K)."""
         return self.body(self.normalisation(images))
+
+
+ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture", "fkd.models")
+
+
+def build(
+    architecture: str,
+    config: Config | Mapping[str, Any] | None = None,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    seed: int | None = None,
+) -> Network:
+    """A randomly initialised network, in train mode on the CPU in float32.
+
+    Args:
+        architecture: name in `ARCHITECTURES`.
+        config: its settings; None takes the defaults.
+        image_shape: (C, H, W).
+        num_classes: K, at least 2.
+        mean: C values taken off first; None or empty for networks that take images as they are.
+        std: C positive divisors, or None like ``mean``.
+        seed: makes the weights reproducible and leaves torch's global generator untouched; None
+            draws from the global generator.
+
+    Raises:
+        ConfigError: an unknown architecture, a setting out of range, or images it does not fit.
+
+    Example:
+        >>> from fkd.models import build
+        >>> network = build(
+        ...     "mlp", {"hidden": (8,)}, image_shape=(1, 8, 8), num_classes=10, mean=[0.3], std=[0.4]
+        ... )
+        >>> sorted(network.state_dict())[0]
+        'body.fc1.bias'
+    """
+    entry = ARCHITECTURES.get(architecture)
+    if isinstance(config, Config):
+        if not isinstance(config, entry.Config):
+            raise ConfigError(
+                f"The architecture '{architecture}' takes a {entry.Config.__name__}, "
+                f"got a {type(config).__name__}; give its own settings."
+            )
+        settings: Config = config
+    else:
+        settings = entry.Config.parse(dict(config or {}))
+    shape = _check_shape(image_shape, num_classes)
+    normalisation = _normalisation(tuple(mean or ()), tuple(std or ()), shape[0])
+    if seed is None:
+        return Network(normalisation, entry().build(settings, shape, num_classes))
+    check_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(normalisation, entry().build(settings, shape, num_classes))
+
+
+def _check_shape(image_shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
+    if len(image_shape) != 3 or any(int(side) < 1 for side in image_shape):
+        raise ConfigError(
+            f"image_shape must be three positive numbers (C, H, W), got {tuple(image_shape)}."
+        )
+    if num_classes < 2:
+        raise ConfigError(f"A classifier needs at least 2 classes, got {num_classes}.")
+    channels, height, width = (int(side) for side in image_shape)
+    return channels, height, width
+
+
+def _normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> nn.Module:
+    if not len(mean) and not len(std):
+        return nn.Identity()
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(
+            f"Normalisation of {channels}-channel images needs {channels} means and stds, "
+            f"got {len(mean)} and {len(std)}."
+        )
+    return Normalisation(mean, std)

@@ -40,7 +40,9 @@ class ModelCard(Config):
     epsilon: float | None = Field(default=None, description="Training radius, null if none.")
     seed: int | None = None
     teacher: ParentTeacher | None = None
-    weights_sha256: str = Field(description="SHA-256 of the weights file.")
+    weights_sha256: str = Field(
+        default="", description="SHA-256 (hex) of the weights file; filled in when saved."
+    )
     parameters: int = Field(default=0, ge=0, description="Number of trainable parameters.")
     metrics: dict[str, float] = Field(
         default_factory=dict, description="Shares in [0, 1] on the test split, clean_accuracy say."
