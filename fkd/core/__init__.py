@@ -1,0 +1,1 @@
+"""What every other part stands on: errors, registries, configurations, hashes, seeds, devices."""

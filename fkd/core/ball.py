@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from pydantic import field_validator
 from torch import Tensor
 
@@ -63,3 +66,60 @@ class Ball(Config):
         lower = (images - self.epsilon).clamp(0.0, 1.0)
         upper = (images + self.epsilon).clamp(0.0, 1.0)
         return lower, upper
+
+    def region(self, images: Tensor, example_ids: Tensor) -> Region:
+        """The ball around each image, as attacks and certificates take it."""
+        lower, upper = self.limits(images)
+        radius = torch.full((len(images),), self.epsilon, dtype=images.dtype, device=images.device)
+        return Region(images, lower, upper, radius, example_ids)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A batch of boxes, one an example; radii may differ from row to row.
+
+    Attributes:
+        images: centres, float32 (N, C, H, W).
+        lower: lowest pixel values, like ``images``.
+        upper: highest pixel values, like ``images``.
+        radius: epsilon of each row, (N,).
+        example_ids: stable ids, int64 (N,); they choose the random starts.
+    """
+
+    images: Tensor
+    lower: Tensor
+    upper: Tensor
+    radius: Tensor
+    example_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | Tensor) -> Region:
+        return Region(
+            self.images[rows],
+            self.lower[rows],
+            self.upper[rows],
+            self.radius[rows],
+            self.example_ids[rows],
+        )
+
+    def repeat(self, times: int) -> Region:
+        """Every row ``times`` times in a row: row r of the result is row r // times of this one."""
+        return Region(
+            self.images.repeat_interleave(times, 0),
+            self.lower.repeat_interleave(times, 0),
+            self.upper.repeat_interleave(times, 0),
+            self.radius.repeat_interleave(times, 0),
+            self.example_ids.repeat_interleave(times, 0),
+        )
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, Region]]:
+        """Consecutive pieces of at most ``size`` rows, each with its place."""
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield rows, self[rows]
+
+    def clamp(self, points: Tensor) -> Tensor:
+        """The nearest points of the boxes."""
+        return torch.minimum(torch.maximum(points, self.lower), self.upper)

@@ -12,9 +12,11 @@ import functools
 import importlib
 import importlib.metadata
 import io
+import logging
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -73,12 +75,26 @@ def _patch_after_import(lirpa: ModuleType) -> None:
     bounded_module._named_members = named_members
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Undo what importing auto_LiRPA does to the process: warning filters, root logger, prints."""
+    root, noisy = logging.getLogger(), logging.getLogger("torch.utils.cpp_extension")
+    handlers, level, noisy_level = root.handlers[:], root.level, noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        # Recording, since the package sets filters of its own in the middle of its import.
+        with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        noisy.setLevel(noisy_level)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 @functools.cache
 def load_auto_lirpa() -> ModuleType:
     """auto_LiRPA, importable on the installed torch and numpy whatever its release."""
-    # Its import sets a global warnings filter and may print; neither is ours to pass on.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _quiet():
         if _needs_patches():
             _patch_before_import()
         import auto_LiRPA

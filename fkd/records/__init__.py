@@ -1,0 +1,35 @@
+"""Records: documented columns, Parquet tables with their provenance, witnesses beside."""
+
+from fkd.records.schemas import (
+    ANALYSIS_COLUMNS,
+    SCHEMA_VERSION,
+    Column,
+    arrow_schema,
+    column_documentation,
+)
+from fkd.records.store import (
+    StoredTable,
+    ensure_writable,
+    list_tables,
+    read_metadata,
+    read_table,
+    read_tensors,
+    write_table,
+    write_tensors,
+)
+
+__all__ = [
+    "ANALYSIS_COLUMNS",
+    "SCHEMA_VERSION",
+    "Column",
+    "StoredTable",
+    "arrow_schema",
+    "column_documentation",
+    "ensure_writable",
+    "list_tables",
+    "read_metadata",
+    "read_table",
+    "read_tensors",
+    "write_table",
+    "write_tensors",
+]

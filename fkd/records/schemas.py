@@ -158,3 +158,18 @@ def column_documentation(columns: tuple[Column, ...] = ANALYSIS_COLUMNS) -> pd.D
             for column in columns
         ]
     )
+
+
+CURVE_COLUMNS: tuple[Column, ...] = (
+    Column("epsilon", pa.float64(), "pixel, [0, 1]", "Radius of the ball around the image."),
+    Column(
+        "gap_attack", pa.float64(), "probability", "Largest gap found in this or a smaller ball."
+    ),
+    Column(
+        "gap_certified",
+        pa.float64(),
+        "probability",
+        "Upper bound of the gap in this or a larger ball; null where there is no certificate.",
+        nullable=True,
+    ),
+)

@@ -1,0 +1,80 @@
+"""What a certificate is: an interval for the signed gap and a proof of agreement, never violated."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fkd.core.ball import Region
+from fkd.core.config import Config
+from fkd.core.progress import ProgressCallback
+
+
+class CertificateConfig(Config):
+    """Settings shared by all certificates."""
+
+    name: str = Field(default="crown", description="Registry name of the certificate.")
+    rows: int = Field(
+        default=64, ge=1, le=4096, description="Examples bounded at once at most (memory only)."
+    )
+
+
+@dataclass(frozen=True)
+class CertificateResult:
+    """What is proved of each box; float64 or bool, one entry an example.
+
+    Attributes:
+        gap_upper: (N,), ``sup p_T(c) - p_S(c)`` is at most this; in [-1, 1], NaN where nothing is.
+        gap_lower: (N,), ``inf p_T(c) - p_S(c)`` is at least this.
+        agrees: whether no point of the box has different predictions.
+        teacher_robust: whether the teacher's prediction is the same on the whole box.
+        student_robust: whether the student's is.
+    """
+
+    gap_upper: Tensor
+    gap_lower: Tensor
+    agrees: Tensor
+    teacher_robust: Tensor
+    student_robust: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """Upper bound of ``|p_T(c) - p_S(c)|``, (N,), in [0, 1]."""
+        return self.gap_upper.maximum(-self.gap_lower)
+
+
+class Certificate(ABC):
+    """Bounds the confidence gap of a pair over boxes."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[CertificateConfig]] = CertificateConfig
+
+    def __init__(self, config: CertificateConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def bound(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        region: Region,
+        classes: Tensor,
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> CertificateResult:
+        """Bound every box.
+
+        Args:
+            teacher: images (N, C, H, W) to logits (N, K), in eval mode.
+            student: the same K.
+            region: N boxes.
+            classes: int64 (N,), the class whose confidences are compared.
+            progress: told after each chunk.
+
+        Raises:
+            UnsupportedModelError: a network holds an operation that cannot be bounded.
+        """

@@ -1,0 +1,190 @@
+"""Both networks as one module, bounded jointly by auto_LiRPA.
+
+The module returns ``cat(z^T, z^S)`` (N, 2K).  A specification row on that vector is propagated through
+both networks to the *same* input, where the coefficients are added before their absolute value is
+taken, so that what the networks share cancels.  Everything runs in float64.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from fkd.core.ball import Region
+from fkd.core.errors import UnsupportedModelError
+from fkd.core.lirpa_compat import load_auto_lirpa
+from fkd.core.precision import double_copy
+
+# Tracing goes through torch.jit's global state and a BoundedModule keeps intermediate bounds on its
+# nodes, so one thread at a time: two sessions mixing bounds would be silently unsound.
+_LOCK = threading.RLock()
+
+#: Relative and absolute widening of every bound: float64 CROWN on networks of this size errs by less
+#: than 1e-11 of the bound's size, so this is a wide margin (a proved slack is a later issue's).
+_SLACK = 1e-9
+
+_BYTES = 8
+
+
+class JointLogits(nn.Module):
+    """Images to both networks' logits side by side, (N, 2K)."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``cat(z^T, z^S)``."""
+        return torch.cat([self.teacher(images), self.student(images)], dim=1)
+
+
+def joint_double(teacher: nn.Module, student: nn.Module) -> JointLogits:
+    """A float64 copy of both networks, ready for auto_LiRPA."""
+    joint = JointLogits(double_copy(teacher), double_copy(student)).eval()
+    for module in joint.modules():
+        # auto_LiRPA takes constants of a linear operation from the state dictionary only.
+        module._non_persistent_buffers_set.clear()
+    return joint
+
+
+class JointBounder:
+    """Bounds on rows of ``C @ cat(z^T, z^S)`` over boxes; build one per certificate call.
+
+    Args:
+        teacher: images (N, C, H, W) to logits (N, K).
+        student: the same.
+        example: one image (1, C, H, W), for tracing.
+        method: auto_LiRPA's name, ``"CROWN"`` or ``"CROWN-IBP"``.
+
+    Raises:
+        UnsupportedModelError: auto_LiRPA cannot parse one of the networks.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, student: nn.Module, example: Tensor, *, method: str = "CROWN"
+    ) -> None:
+        self.joint = joint_double(teacher, student)
+        self.method = method
+        self._example = example.double()
+        self._conv_mode = "patches"
+        self._module = self._build()
+        self.bytes_per_example = _estimate_bytes(self.joint, self._example)
+
+    def _build(self) -> Any:
+        lirpa = load_auto_lirpa()
+        with _LOCK:
+            try:
+                return lirpa.BoundedModule(
+                    self.joint,
+                    self._example,
+                    bound_opts={"conv_mode": self._conv_mode, "verbosity": 0},
+                    device=self._example.device,
+                )
+            except Exception as error:
+                raise UnsupportedModelError(
+                    "auto_LiRPA cannot bound this pair of networks "
+                    f"({_last_line(error)}); use networks built from linear, convolutional, "
+                    "batch-norm, pooling and ReLU layers."
+                ) from error
+
+    def bound(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds of every row on every box.
+
+        Args:
+            region: N boxes.
+            specification: float64 (N, R, 2K).
+
+        Returns:
+            Two float64 tensors (N, R), widened outwards by a small slack.
+
+        Raises:
+            UnsupportedModelError: auto_LiRPA fails on an operation of one of the networks.
+        """
+        try:
+            lower, upper = self._compute(region, specification)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            if self._conv_mode == "matrix":
+                raise UnsupportedModelError(
+                    "auto_LiRPA cannot bound an operation of this pair of networks "
+                    f"({_last_line(error)}); use linear, convolutional, batch-norm, pooling and "
+                    "ReLU layers."
+                ) from error
+            # Release 0.3's patches mode lacks some operations that the slower matrix mode has.
+            self._conv_mode = "matrix"
+            self._module = self._build()
+            lower, upper = self._compute(region, specification)
+        slack_lower = _SLACK * (1.0 + lower.abs())
+        slack_upper = _SLACK * (1.0 + upper.abs())
+        return lower - slack_lower, upper + slack_upper
+
+    def _compute(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
+        lirpa = load_auto_lirpa()
+        images = region.images.double()
+        ball = lirpa.PerturbationLpNorm(
+            norm=float("inf"), x_L=region.lower.double(), x_U=region.upper.double()
+        )
+        with _LOCK, torch.no_grad():
+            lower, upper = self._module.compute_bounds(
+                x=(lirpa.BoundedTensor(images, ball),), C=specification, method=self.method
+            )
+        return lower.detach(), upper.detach()
+
+    def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Both networks' float64 logits (N, K)."""
+        with torch.no_grad():
+            both = self.joint(images.double())
+        half = both.shape[1] // 2
+        return both[:, :half], both[:, half:]
+
+    def chunk_size(self, largest: int = 64) -> int:
+        """How many boxes fit at once into a quarter of the free memory."""
+        device = self._example.device
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0]
+        else:
+            free = psutil.virtual_memory().available
+        return max(1, min(largest, int(0.25 * free / self.bytes_per_example)))
+
+
+def _estimate_bytes(joint: nn.Module, example: Tensor) -> int:
+    """Rough bytes a box needs in CROWN: coefficient tensors of the dearest pair of layers.
+
+    A dense layer's neurons each carry coefficients for the widest layer below, a convolution's only
+    for their receptive field (patches mode); lower and upper coefficients and a temporary of each are
+    alive at once.
+    """
+    shapes: list[tuple[bool, int]] = []
+
+    def note(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        shapes.append((isinstance(module, nn.Linear), output[0].numel()))
+
+    hooks = [
+        module.register_forward_hook(note)
+        for module in joint.modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    try:
+        with torch.no_grad():
+            joint(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    widest = max([numel for _, numel in shapes], default=0)
+    widest = max(widest, example[0].numel())
+    receptive = min(widest, 2048)
+    dearest = max(
+        (numel * (widest if is_dense else receptive) for is_dense, numel in shapes), default=widest
+    )
+    return max(1, 4 * _BYTES * dearest)
+
+
+def _last_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[-1][:160]

@@ -1,0 +1,50 @@
+"""Pairs measured: data, teacher, student and ball in; tables, summaries and details out."""
+
+from fkd.evaluation.compare import analyse_and_compare, compare
+from fkd.evaluation.config import AnalysisConfig, ResolvedPair, parse_analysis
+from fkd.evaluation.detail import (
+    ExampleDetail,
+    disagreement_details,
+    example_detail,
+    gap_curve,
+    reproduce_snippet,
+)
+from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
+from fkd.evaluation.store import (
+    Analysis,
+    AnalysisEntry,
+    find_analysis,
+    list_analyses,
+    save_analysis,
+    shipped_dir,
+    witness_path,
+)
+from fkd.evaluation.summary import Summary, certified_curve, histogram, summarise
+
+__all__ = [
+    "SOUNDNESS_TOLERANCE",
+    "Analysis",
+    "AnalysisConfig",
+    "AnalysisEntry",
+    "ExampleDetail",
+    "ResolvedPair",
+    "Summary",
+    "analyse",
+    "analyse_and_compare",
+    "attack_examples",
+    "certified_curve",
+    "check_soundness",
+    "compare",
+    "disagreement_details",
+    "example_detail",
+    "find_analysis",
+    "gap_curve",
+    "histogram",
+    "list_analyses",
+    "parse_analysis",
+    "reproduce_snippet",
+    "save_analysis",
+    "shipped_dir",
+    "summarise",
+    "witness_path",
+]

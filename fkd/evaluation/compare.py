@@ -1,0 +1,75 @@
+"""Several students side by side: one row a pair, from stored analyses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from fkd.core.errors import ConfigError
+from fkd.core.progress import ProgressCallback
+from fkd.evaluation.config import AnalysisConfig, ResolvedPair
+from fkd.evaluation.pair import analyse
+from fkd.evaluation.store import Analysis, find_resolved
+from fkd.evaluation.summary import summarise
+
+
+def compare(configs: Sequence[AnalysisConfig]) -> pd.DataFrame:
+    """One row for each configuration that has a stored analysis.
+
+    Returns:
+        ``teacher, student, method, architecture, parameters``, then `Summary`'s figures, then ``key``;
+        empty (with these columns absent) where nothing is stored.
+
+    Raises:
+        ConfigError: the configurations differ in data set, ball, examples or compared class, so that
+            their figures would not be comparable.
+    """
+    _check_comparable(configs)
+    rows = []
+    for config in configs:
+        pair = ResolvedPair(config)
+        analysis = find_resolved(pair)
+        if analysis is not None:
+            rows.append(_row(pair, analysis))
+    return pd.DataFrame(rows)
+
+
+def analyse_and_compare(
+    configs: Sequence[AnalysisConfig],
+    *,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> pd.DataFrame:
+    """Analyse what is not stored yet, then `compare`.
+
+    Raises:
+        FkdError: whatever `analyse` raises.
+    """
+    _check_comparable(configs)
+    for config in configs:
+        analyse(config, device=device, progress=progress)
+    return compare(configs)
+
+
+def _check_comparable(configs: Sequence[AnalysisConfig]) -> None:
+    for name in ("dataset", "epsilon", "norm", "count", "split", "gap_class"):
+        seen = {getattr(config, name) for config in configs}
+        if len(seen) > 1:
+            raise ConfigError(
+                f"Only analyses with the same {name} can be compared, got "
+                f"{', '.join(sorted(str(value) for value in seen))}; choose one."
+            )
+
+
+def _row(pair: ResolvedPair, analysis: Analysis) -> dict:
+    card = pair.student_card
+    return {
+        "teacher": pair.teacher_card.name,
+        "student": card.name,
+        "method": card.method,
+        "architecture": card.architecture,
+        "parameters": card.parameters,
+        **summarise(analysis.table).model_dump(),
+        "key": analysis.key,
+    }

@@ -1,0 +1,208 @@
+"""One example from close by: its image, its witnesses, what both networks say, gap against epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fkd.attacks import make_attack
+from fkd.bounds import make_certificate
+from fkd.core.ball import Region, check_epsilon
+from fkd.core.errors import ConfigError, UnsupportedModelError
+from fkd.core.hashing import hash_json, short
+from fkd.core.paths import results_dir
+from fkd.core.precision import double_copy, logits_of
+from fkd.core.progress import ProgressCallback
+from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
+from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
+from fkd.evaluation.store import find_analysis
+from fkd.records import Column, read_table, write_table
+from fkd.records.schemas import CURVE_COLUMNS
+
+#: Shares of the analysis's epsilon where the curve is drawn, and beyond it.
+_CURVE_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
+
+
+@dataclass(frozen=True)
+class ExampleDetail:
+    """Everything a page shows of one example; images (C, H, W) in [0, 1], probabilities (K,)."""
+
+    index: int
+    classes: tuple[str, ...]
+    row: dict[str, Any]
+    image: np.ndarray
+    gap_witness: np.ndarray
+    disagreement_witness: np.ndarray | None
+    teacher_probs_clean: np.ndarray
+    student_probs_clean: np.ndarray
+    teacher_probs_gap: np.ndarray
+    student_probs_gap: np.ndarray
+    teacher_probs_disagreement: np.ndarray | None
+    student_probs_disagreement: np.ndarray | None
+
+
+def _row_of(config: AnalysisConfig, index: int) -> tuple[Any, dict[str, Any]]:
+    analysis = find_analysis(config)
+    if analysis is None:
+        raise ConfigError("This pair has not been analysed with these settings; analyse it first.")
+    if not 0 <= index < len(analysis.table):
+        raise ConfigError(
+            f"Example {index} is not among the {len(analysis.table)} analysed; choose one from 0 to "
+            f"{len(analysis.table) - 1}."
+        )
+    return analysis, analysis.table.iloc[index].to_dict()
+
+
+def example_detail(config: AnalysisConfig, index: int) -> ExampleDetail:
+    """Images, witnesses and probabilities of one analysed example.
+
+    Witnesses come from storage; where a shipped table has none, the attack is run again on this
+    example (about a second), which finds the same point up to rounding.
+
+    Args:
+        config: the analysis.
+        index: example id.
+
+    Raises:
+        ConfigError: not analysed yet, or no such example.
+        DataError: the data set's images are not on this machine.
+    """
+    analysis, row = _row_of(config, index)
+    pair = ResolvedPair(config)
+    image = pair.data_set.load(config.split).images[index]
+    gap_witness = analysis.gap_witness(index)
+    disagreement = analysis.disagreement_witness(index)
+    if gap_witness is None:
+        attacked = attack_examples(config, [index])
+        gap_witness = attacked.gap_witness[0].numpy()
+        if bool(attacked.disagrees[0]):
+            disagreement = attacked.disagreement_witness[0].numpy()
+    points = [image.numpy(), gap_witness] + ([disagreement] if disagreement is not None else [])
+    batch = torch.from_numpy(np.stack(points))
+    teacher, student = pair.load("cpu")
+    teacher_probs, student_probs = (
+        torch.softmax(logits_of(double_copy(model.network), batch), 1).numpy()
+        for model in (teacher, student)
+    )
+    has_disagreement = disagreement is not None
+    return ExampleDetail(
+        index=index,
+        classes=pair.data_set.classes,
+        row=row,
+        image=image.numpy(),
+        gap_witness=gap_witness,
+        disagreement_witness=disagreement,
+        teacher_probs_clean=teacher_probs[0],
+        student_probs_clean=student_probs[0],
+        teacher_probs_gap=teacher_probs[1],
+        student_probs_gap=student_probs[1],
+        teacher_probs_disagreement=teacher_probs[2] if has_disagreement else None,
+        student_probs_disagreement=student_probs[2] if has_disagreement else None,
+    )
+
+
+def disagreement_details(config: AnalysisConfig, indices: Sequence[int]) -> list[ExampleDetail]:
+    """`example_detail` of several examples (a gallery's page).
+
+    Raises:
+        ConfigError: not analysed yet, or no such example.
+        DataError: the images are not on this machine.
+    """
+    return [example_detail(config, index) for index in indices]
+
+
+def gap_curve(
+    config: AnalysisConfig,
+    index: int,
+    epsilons: Sequence[float] | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+) -> pd.DataFrame:
+    """Largest gap found and certified bound of one example against epsilon; stored once computed.
+
+    A witness inside a smaller ball lies in every larger one, and a larger ball's certificate holds in
+    every smaller one, so both columns are made monotone by taking the best known for each epsilon.
+
+    Args:
+        config: the analysis; its own epsilon is among the default values.
+        index: example id.
+        epsilons: radii in [0, 1]; default: from 0 to 1.5 times the analysis's.
+        progress: told about both stages.
+
+    Returns:
+        Columns ``epsilon``, ``gap_attack``, ``gap_certified`` (null without a certificate).
+
+    Raises:
+        ConfigError: an epsilon outside [0, 1] or an index beyond the data.
+        DataError: the images are not on this machine.
+    """
+    if epsilons is None:
+        epsilons = [share * config.epsilon for share in _CURVE_SHARES]
+    radii = sorted({round(min(check_epsilon(e), 1.0), 6) for e in epsilons} | {config.epsilon})
+    pair = ResolvedPair(config)
+    base = config.model_copy(update={"count": 1, "epsilon": 0.0})
+    key = short(hash_json({"curve": ResolvedPair(base).key(), "index": index, "radii": radii}))
+    path = results_dir() / "curves" / f"{key}.parquet"
+    if path.is_file():
+        return read_table(path).table
+
+    split = pair.data_set.load(config.split)
+    check_count(index + 1, len(split), config.dataset, config.split)
+    teacher, student = pair.load("cpu")
+    image, label = split.images[index : index + 1], split.labels[index : index + 1]
+    classes = compared_classes(config, label, teacher, image).repeat(len(radii))
+    radius = torch.tensor(radii, dtype=image.dtype)
+    images = image.repeat(len(radii), 1, 1, 1)
+    wide = radius[:, None, None, None]
+    region = Region(
+        images,
+        (images - wide).clamp(0.0, 1.0),
+        (images + wide).clamp(0.0, 1.0),
+        radius,
+        torch.full((len(radii),), index, dtype=torch.int64),
+    )
+    attacked = make_attack(config.attack).run(
+        teacher.network, student.network, region, classes, seed=config.seed, progress=progress
+    )
+    table = pd.DataFrame({"epsilon": radii, "gap_attack": attacked.gap.numpy()})
+    try:
+        certified = make_certificate(config.certificate).bound(
+            teacher.network, student.network, region, classes, progress=progress
+        )
+        check_soundness(attacked, certified)
+        table["gap_certified"] = certified.gap.clamp(0.0, 1.0).numpy()
+    except UnsupportedModelError:
+        table["gap_certified"] = np.nan
+    table["gap_attack"] = table.gap_attack.cummax()
+    table["gap_certified"] = table.gap_certified[::-1].cummin()[::-1]
+    write_table(path, table, {"key": key, "index": index}, columns=CURVE_COLUMNS)
+    return table
+
+
+def curve_columns() -> tuple[Column, ...]:
+    """Documented columns of `gap_curve`."""
+    return CURVE_COLUMNS
+
+
+def reproduce_snippet(config: AnalysisConfig) -> str:
+    """The command line that computes this analysis again."""
+    parts = [
+        "python -m fkd analyse",
+        f"--dataset {config.dataset}",
+        f"--teacher {config.teacher}",
+        f"--student {config.student}",
+        f"--epsilon {config.epsilon:g}",
+        f"--count {config.count}",
+        f"--seed {config.seed}",
+    ]
+    default = AnalysisConfig.model_fields
+    for name in ("split", "gap_class"):
+        value = getattr(config, name)
+        if value != default[name].default:
+            parts.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(parts) + " --out analysis.parquet"

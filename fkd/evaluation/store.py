@@ -1,0 +1,173 @@
+"""Stored analyses: found by the hash of everything that determines them, the user's or shipped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fkd.core.errors import FkdError, StoreError
+from fkd.core.paths import pretrained_dir, results_dir
+from fkd.evaluation.config import AnalysisConfig, ResolvedPair
+from fkd.records import (
+    list_tables,
+    read_metadata,
+    read_table,
+    read_tensors,
+    write_table,
+    write_tensors,
+)
+
+_WITNESS_SUFFIX = ".witnesses.safetensors"
+
+
+def shipped_dir() -> Path:
+    """Where the shipped models' tables lie."""
+    return pretrained_dir() / "analyses"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis's table (columns: `fkd.records.ANALYSIS_COLUMNS`) and where it came from.
+
+    Attributes:
+        key: hash of everything that determines the result.
+        config: what was analysed.
+        table: one row an example.
+        metadata: provenance: versions, seconds, device, cards' facts.
+        witnesses: ``gap_witness`` (N, C, H, W), ``disagreement_rows`` (M,),
+            ``disagreement_witness`` (M, C, H, W); empty where they are not stored (shipped tables of
+            downloaded sets hold no images).
+    """
+
+    key: str
+    config: AnalysisConfig
+    table: pd.DataFrame
+    metadata: dict[str, Any]
+    witnesses: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def write(self, path: Path) -> None:
+        """Write the table to ``path`` (``.parquet``) and the witnesses beside it.
+
+        Raises:
+            StoreError: a file cannot be written; what was there is untouched.
+        """
+        path = Path(path)
+        if path.suffix != ".parquet":
+            raise StoreError(
+                f"The table is written as Parquet; name the file .parquet, not '{path.name}'."
+            )
+        # The table comes last: where it is, its witnesses are.
+        if self.witnesses:
+            write_tensors(witness_path(path), self.witnesses, {"key": self.key})
+        write_table(path, self.table, self.metadata)
+
+    def gap_witness(self, row: int) -> np.ndarray | None:
+        """Stored witness of a row's gap, (C, H, W); None where none is stored."""
+        stored = self.witnesses.get("gap_witness")
+        return None if stored is None else stored[row]
+
+    def disagreement_witness(self, row: int) -> np.ndarray | None:
+        """Stored witness of a row's disagreement, (C, H, W); None where there is none."""
+        rows = self.witnesses.get("disagreement_rows")
+        if rows is None:
+            return None
+        place = np.flatnonzero(rows == row)
+        return self.witnesses["disagreement_witness"][place[0]] if len(place) else None
+
+
+@dataclass(frozen=True)
+class AnalysisEntry:
+    """One stored table, without its rows."""
+
+    key: str
+    config: AnalysisConfig
+    path: Path
+    is_shipped: bool
+
+
+def witness_path(table_path: Path) -> Path:
+    """The witnesses' file beside a table's."""
+    return table_path.with_suffix(_WITNESS_SUFFIX)
+
+
+def save_analysis(analysis: Analysis) -> None:
+    """Store an analysis under its key.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    analysis.write(results_dir() / f"{analysis.key}.parquet")
+
+
+def _candidates(key: str) -> Iterator[Path]:
+    for folder in (results_dir(), shipped_dir()):
+        path = folder / f"{key}.parquet"
+        if path.is_file():
+            yield path
+
+
+def find_resolved(pair: ResolvedPair) -> Analysis | None:
+    """The stored analysis of a resolved pair; None where there is none or it is damaged."""
+    key = pair.key()
+    for path in _candidates(key):
+        analysis = _read(path, key, pair.config)
+        if analysis is not None:
+            return analysis
+    return None
+
+
+def _read(path: Path, key: str, config: AnalysisConfig) -> Analysis | None:
+    try:
+        stored = read_table(path)
+    except StoreError:
+        # A damaged table is as good as none: the analysis is made again and replaces it.
+        return None
+    if stored.metadata.get("key") != key:
+        return None
+    witnesses = read_tensors(witness_path(path)) or {}
+    return Analysis(key, config, stored.table, stored.metadata, witnesses)
+
+
+def find_analysis(config: AnalysisConfig) -> Analysis | None:
+    """The stored answer to ``config``, at once; None where it has not been computed.
+
+    Raises:
+        ConfigError: unknown names, or a pair that does not fit.
+        DataError: a data set without a known fingerprint is absent.
+    """
+    return find_resolved(ResolvedPair(config))
+
+
+def list_analyses(
+    dataset: str | None = None, teacher: str | None = None, student: str | None = None
+) -> list[AnalysisEntry]:
+    """What is stored, the user's first, optionally for one data set, teacher or student."""
+    wanted = {"dataset": dataset, "teacher": teacher, "student": student}
+    entries: dict[str, AnalysisEntry] = {}
+    for folder, is_shipped in ((results_dir(), False), (shipped_dir(), True)):
+        for path in list_tables(folder):
+            entry = _entry(path, path.stat().st_mtime_ns, is_shipped)
+            if entry is None or entry.key in entries:
+                continue
+            if all(v is None or getattr(entry.config, k) == v for k, v in wanted.items()):
+                entries[entry.key] = entry
+    return list(entries.values())
+
+
+@functools.lru_cache(maxsize=4096)
+def _entry(path: Path, _mtime: int, is_shipped: bool) -> AnalysisEntry | None:
+    metadata = read_metadata(path)
+    if metadata is None or "config" not in metadata:
+        return None
+    try:
+        config = AnalysisConfig.parse(metadata["config"])
+    except FkdError:
+        # Written by another version with other settings: its key is never asked for either.
+        return None
+    return AnalysisEntry(str(metadata.get("key")), config, path, is_shipped)
