@@ -1,0 +1,1 @@
+"""One kind of run per file; `fkd.runs.kind.KINDS` finds them."""

@@ -1,0 +1,50 @@
+"""Attack and certify a pair, as `fkd.evaluation.analyse` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fkd.core.errors import DataError
+from fkd.core.progress import ProgressCallback
+from fkd.runs.kind import KINDS, RunKind
+
+
+@KINDS.register("analyse")
+class AnalyseRun(RunKind):
+    """Attack and certify a teacher and a student on a data set's first examples."""
+
+    is_defined_by_target = True
+
+    def check(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """The specification of an `fkd.evaluation.AnalysisConfig`, names and counts checked."""
+        from fkd.evaluation import AnalysisConfig
+        from fkd.evaluation.config import ResolvedPair
+
+        config = AnalysisConfig.parse(spec)
+        pair = ResolvedPair(config)
+        if not pair.data_set.is_available():
+            raise DataError(
+                f"The data set '{config.dataset}' is not on this machine; "
+                f"get it with: python -m fkd data download {config.dataset}."
+            )
+        return config.model_dump(mode="json")
+
+    def title(self, spec: dict[str, Any]) -> str:
+        """``student against teacher on dataset, epsilon 0.1, 200 examples``."""
+        return (
+            f"{spec['student']} against {spec['teacher']} on {spec['dataset']}, "
+            f"epsilon {spec['epsilon']:g}, {spec['count']} examples"
+        )
+
+    def target(self, spec: dict[str, Any]) -> str:
+        """The key under which the result will be stored."""
+        from fkd.evaluation import AnalysisConfig
+        from fkd.evaluation.config import ResolvedPair
+
+        return f"analyse:{ResolvedPair(AnalysisConfig.parse(spec)).key()}"
+
+    def run(self, spec: dict[str, Any], progress: ProgressCallback) -> str:
+        """Compute and store the analysis; its key."""
+        from fkd.evaluation import AnalysisConfig, analyse
+
+        return analyse(AnalysisConfig.parse(spec), progress=progress).key
