@@ -1,0 +1,150 @@
+"""The foundations: balls, configurations, registries, hashes, noise."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from fkd.core.ball import Ball, check_epsilon
+from fkd.core.config import Config
+from fkd.core.device import choose_device
+from fkd.core.errors import Cancelled, ConfigError
+from fkd.core.hashing import hash_arrays, hash_json
+from fkd.core.lirpa_compat import lirpa_version, load_auto_lirpa
+from fkd.core.progress import Progress, report
+from fkd.core.registry import Registry
+from fkd.core.seeding import check_seed, uniform_noise
+from fkd.core.versions import package_versions
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, 1.01, 8, "much", None, [0.1]])
+def test_an_epsilon_outside_the_image_range_is_one_sentence(value):
+    with pytest.raises(ConfigError, match="epsilon must") as caught:
+        check_epsilon(value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_epsilon_in_levels_of_255_is_recognised():
+    with pytest.raises(ConfigError, match="did you mean 8/255"):
+        Ball(epsilon=8)
+
+
+@given(st.floats(0, 1))
+def test_the_ball_is_clipped_to_the_image_range(epsilon):
+    images = torch.tensor([[[[0.0, 0.3, 1.0]]]])
+    lower, upper = Ball(epsilon=epsilon).limits(images)
+    assert (lower >= 0).all() and (upper <= 1).all()
+    assert (lower <= images).all() and (images <= upper).all()
+    assert ((upper - lower) <= 2 * epsilon + 1e-6).all()
+
+
+def test_regions_are_cut_and_repeated_row_by_row():
+    images = torch.rand(5, 1, 2, 2)
+    region = Ball(epsilon=0.1).region(images, torch.arange(5))
+    assert [len(part) for _, part in region.chunks(2)] == [2, 2, 1]
+    twice = region.repeat(2)
+    assert twice.example_ids.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    torch.testing.assert_close(twice.images[::2], images)
+    far = region.clamp(images + 5)
+    torch.testing.assert_close(far, region.upper)
+
+
+class _Settings(Config):
+    steps: int = Field(default=3, ge=1, description="Steps.")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"steps": 0}, "'steps' is not usable, input should be greater than or equal to 1, got 0"),
+        ({"stps": 2}, "has no setting called 'stps'"),
+        ({"steps": "many"}, "'steps' is not usable, input should be a valid integer"),
+    ],
+)
+def test_bad_configurations_are_one_sentence(values, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        _Settings.parse(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_can_be_taken_only_once():
+    registry = Registry("shape", None)
+
+    @registry.register("circle")
+    class Circle:
+        """A round thing."""
+
+    with pytest.raises(ConfigError, match="'circle' is taken"):
+
+        @registry.register("circle")
+        class Other:
+            """Another."""
+
+    assert registry.available() == {"circle": "A round thing."}
+    assert registry.get("circle") is Circle
+    with pytest.raises(ConfigError, match="no shape called 'circel'; did you mean 'circle'"):
+        registry.get("circel")
+
+
+def test_hashes_see_content_shape_and_type_but_not_key_order():
+    assert hash_json({"a": 1, "b": 2}) == hash_json({"b": 2, "a": 1}) != hash_json({"a": 1})
+    array = np.arange(6, dtype=np.int64)
+    hashes = {hash_arrays([a]) for a in (array, array.reshape(2, 3), array.astype(np.int32))}
+    assert len(hashes) == 3
+    assert hash_arrays([np.asfortranarray(array.reshape(2, 3))]) == hash_arrays([array.reshape(2, 3)])
+
+
+def test_noise_depends_on_seed_stream_and_example_only():
+    ids = torch.tensor([4, 9, 100])
+    whole = uniform_noise(ids, (2, 3), seed=1, stream=0)
+    torch.testing.assert_close(whole[1:2], uniform_noise(ids[1:2], (2, 3), seed=1, stream=0))
+    assert not torch.equal(whole, uniform_noise(ids, (2, 3), seed=2, stream=0))
+    assert not torch.equal(whole, uniform_noise(ids, (2, 3), seed=1, stream=1))
+
+
+def test_noise_is_uniform_and_uncorrelated():
+    noise = uniform_noise(torch.arange(4000), (50,), seed=7, stream=2).double()
+    assert noise.min() >= 0 and noise.max() < 1
+    counts = torch.histc(noise, 20, 0, 1) / noise.numel()
+    assert (counts - 0.05).abs().max() < 0.002
+    neighbours = torch.corrcoef(torch.stack([noise[:-1].flatten(), noise[1:].flatten()]))[0, 1]
+    pixels = torch.corrcoef(noise.T).fill_diagonal_(0).abs().max()
+    assert abs(neighbours) < 0.01 and pixels < 0.08
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 1.5, "0", True])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(ConfigError, match="whole number from 0"):
+        check_seed(seed)
+
+
+def test_devices_are_checked():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="no device called"):
+        choose_device("quantum")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="No CUDA device"):
+            choose_device("cuda")
+
+
+def test_a_callback_that_answers_true_cancels():
+    seen = []
+    report(seen.append, "attack", 1, 4, loss=0.5)
+    assert seen == [Progress("attack", 1, 4, {"loss": 0.5})] and seen[0].fraction == 0.25
+    with pytest.raises(Cancelled, match="after 1 of 4"):
+        report(lambda _: True, "attack", 1, 4)
+
+
+def test_auto_lirpa_imports_without_touching_the_process():
+    import logging
+    import warnings
+
+    filters, handlers = warnings.filters[:], logging.getLogger().handlers[:]
+    lirpa = load_auto_lirpa()
+    assert warnings.filters == filters and logging.getLogger().handlers == handlers
+    assert hasattr(lirpa, "BoundedModule")
+    assert package_versions()["auto_LiRPA"] == lirpa_version()
