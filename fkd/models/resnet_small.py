@@ -11,15 +11,18 @@ from fkd.core.config import Config
 from fkd.models._convolutional import conv_output, too_small
 from fkd.models.base import ARCHITECTURES, Architecture
 
+#: Side in pixels from which the first convolution halves the image.
+_STRIDED_FROM = 16
+
 
 class ResNetSmallConfig(Config):
     """Width and depth of the residual network."""
 
     width: int = Field(
-        default=16, ge=1, le=256, description="Channels of the first of the three stages."
+        default=16, ge=1, le=256, description="Channels of the first of the two stages."
     )
     blocks: int = Field(
-        default=1, ge=1, le=9, description="Residual blocks per stage; depth is 6 blocks + 2."
+        default=1, ge=1, le=9, description="Residual blocks per stage; depth is 4 blocks + 2."
     )
 
 
@@ -55,11 +58,12 @@ class ResidualBlock(nn.Module):
 
 @ARCHITECTURES.register("resnet_small")
 class ResNetSmall(Architecture):
-    """Residual network of three stages with batch normalisation, as ResNet for CIFAR-10.
+    """Residual network of two stages with batch normalisation.
 
-    He et al. (1512.03385), section 4.2: stages of ``width``, 2 ``width`` and 4 ``width`` channels, the
-    second and third starting with stride 2; average over all pixels; one dense layer.  The shortcuts
-    that change shape are projections (their option B).
+    Blocks as in He et al. (1512.03385): stages of ``width`` and 2 ``width`` channels, the second
+    starting with stride 2; projections where the shape changes (their option B); average over all
+    pixels; one dense layer.  Images of 16 pixels and more are halved by the first convolution and there
+    is no third stage, both our choice: backward bounds cost the square of the number of neurons.
     """
 
     title = "Small residual"
@@ -72,14 +76,16 @@ class ResNetSmall(Architecture):
         channels, height, width = image_shape
         if min(height, width) < 4:
             raise too_small(self.name, image_shape)
+        stride = 2 if min(height, width) >= _STRIDED_FROM else 1
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=nn.Conv2d(channels, config.width, 3, 1, padding=1, bias=False),
+            conv=nn.Conv2d(channels, config.width, 3, stride, padding=1, bias=False),
             norm=nn.BatchNorm2d(config.width),
             relu=nn.ReLU(),
         )
+        height, width = conv_output(height, 3, stride), conv_output(width, 3, stride)
         inputs = config.width
-        for stage in (1, 2, 3):
-            outputs = config.width * 2 ** (stage - 1)
+        for stage in (1, 2):
+            outputs = config.width * stage
             for block in range(1, config.blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 layers[f"stage{stage}_block{block}"] = ResidualBlock(inputs, outputs, stride)
