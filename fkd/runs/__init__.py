@@ -4,6 +4,7 @@ A run is started with `start_run`, goes through the states of `RUN_STATES`, and 
 process: everything is in one SQLite database under `fkd.core.paths.runs_dir`.
 """
 
+from fkd.runs._sentences import error_sentence
 from fkd.runs.history import run_history, run_log
 from fkd.runs.kind import KINDS, RunKind
 from fkd.runs.launch import cancel_run, get_run, list_runs, refresh, resume_run, start_run, wait_run
@@ -19,6 +20,7 @@ __all__ = [
     "RunState",
     "cancel_grace_seconds",
     "cancel_run",
+    "error_sentence",
     "get_run",
     "list_runs",
     "max_active_runs",

@@ -48,4 +48,9 @@ def error_sentence(error: BaseException, log: str) -> str:
             "The memory did not suffice; choose a smaller batch size or network, or close other "
             f"programs (details in {log})."
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"'{error.filename}' could not be used ({error.strerror or error}); check the path and "
+            "its permissions."
+        )
     return f"Sorry, something unexpected went wrong; the details are in {log}."

@@ -1,0 +1,132 @@
+"""``python -m fkd analyse``: attack and certify one pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fkd.cli.options import QUIET, Option, config_values, options_of, parse, settings_text
+from fkd.cli.output import check_out, format_table, number, percent, say
+from fkd.cli.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from fkd.evaluation import Analysis, Summary
+
+_DESCRIPTION = (
+    "Attack and certify a teacher and a student inside an epsilon-ball. A stored answer is reused; "
+    "epsilon may be written 0.03 or 8/255."
+)
+
+DEVICE = Option("device", str, "Where to compute: auto, cpu or cuda.", "auto", "TEXT")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Analyse one pair, print its summary, and write its table where asked."""
+    from fkd.evaluation import AnalysisConfig, analyse
+
+    options = [
+        *options_of(AnalysisConfig),
+        Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
+        DEVICE,
+        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
+        QUIET,
+    ]
+    values = parse("analyse", arguments, options, description=_DESCRIPTION, epilog=_epilog)
+    config = AnalysisConfig.parse(config_values(AnalysisConfig, values))
+    if values["background"]:
+        return _start(config.model_dump(mode="json"), values)
+    out = check_out(values["out"], [".parquet"]) if "out" in values else None
+    with ProgressBar(quiet=values["quiet"]) as progress:
+        analysis = analyse(config, device=values["device"], progress=progress)
+    if out is not None:
+        analysis.write(out)
+    say(describe(analysis, out))
+    return 0
+
+
+def _start(spec: dict, values: dict) -> int:
+    from fkd.core.errors import ConfigError
+    from fkd.runs import start_run
+
+    if "out" in values or values["device"] != "auto":
+        raise ConfigError(
+            "--background stores the result by itself and chooses the device; leave --out and "
+            "--device out, and run the same command without --background once it is done."
+        )
+    say(start_run("analyse", spec))
+    return 0
+
+
+def describe(analysis: Analysis, out: Path | None) -> str:
+    """The verdict and the figures behind it."""
+    from fkd.evaluation import summarise
+
+    summary = summarise(analysis.table)
+    config = analysis.config
+    head = (
+        f"{config.student} against {config.teacher} on {config.dataset} ({config.split}), "
+        f"epsilon {config.epsilon:g}, {summary.count} examples, seed {config.seed}"
+    )
+    parts = [
+        summary.verdict,
+        "",
+        head,
+        "",
+        format_table(_shares(summary)),
+        "",
+        format_table(_gaps(summary)),
+        "",
+    ]
+    if summary.certified_missing:
+        reasons = analysis.table.certificate_reason.dropna()
+        why = f" ({reasons.iloc[0]})" if len(reasons) else ""
+        parts.append(f"Without a certificate: {summary.certified_missing} examples{why}")
+    parts.append(f"Table: {out}" if out is not None else f"Stored under the key {analysis.key}.")
+    return "\n".join(parts)
+
+
+def _shares(summary: Summary) -> list[dict[str, str]]:
+    shares = {
+        "teacher right": summary.teacher_accuracy,
+        "student right": summary.student_accuracy,
+        "same prediction": summary.agreement_clean,
+        "agreement certified": summary.agreement_certified,
+        "disagreement found": summary.disagreement_found,
+        "undecided": summary.open_share,
+    }
+    return [{"examples": what, "share": percent(share)} for what, share in shares.items()]
+
+
+def _gaps(summary: Summary) -> list[dict[str, str]]:
+    rows = {
+        "clean image": (summary.gap_clean_mean, None, None),
+        "found by attack": (
+            summary.gap_attack_mean,
+            summary.gap_attack_p95,
+            summary.gap_attack_max,
+        ),
+        "certified bound": (
+            summary.gap_certified_mean,
+            summary.gap_certified_p95,
+            summary.gap_certified_max,
+        ),
+    }
+    return [
+        {"confidence gap": what, "mean": number(mean), "95 %": number(p95), "max": number(top)}
+        for what, (mean, p95, top) in rows.items()
+    ]
+
+
+def _epilog() -> str:
+    from fkd.attacks import ATTACKS
+    from fkd.bounds import CERTIFICATES
+
+    lines = []
+    for option, registry in (("attack", ATTACKS), ("certificate", CERTIFICATES)):
+        for name, summary in registry.available().items():
+            lines += [
+                f"--{option} name={name}: {summary}",
+                settings_text(registry.get(name).Config),
+            ]
+    return "\n".join(lines)
