@@ -1,0 +1,150 @@
+"""Reads a network into the layers that bounds can pass through, whatever its module structure."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fkd.core.errors import UnsupportedModelError
+from fkd.distillation import _layers as layers
+from fkd.models.base import Normalisation
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_LEAVES = (
+    Normalisation,
+    nn.Conv2d,
+    nn.Linear,
+    nn.ReLU,
+    nn.Flatten,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.MaxPool2d,
+    nn.Identity,
+    nn.Dropout,
+    *_BATCH_NORMS,
+)
+_RELUS = (torch.relu, torch.nn.functional.relu, "relu", "relu_")
+_SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_FLATTENS = (torch.flatten, "flatten")
+_MEANS = (torch.mean, "mean")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer and the positions of the nodes it reads."""
+
+    layer: layers.Layer
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as a list in order of computation; node 0 is the image, the last one the logits."""
+
+    nodes: tuple[Node, ...]
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # Modules of other packages (onnx2torch's) are opaque too: they are named in the error.
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _unsupported(what: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Training with bounds cannot pass through {what}; use a network of convolutions, linear "
+        "layers, ReLU, batch normalisation, pooling and sums, or a method without bounds."
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _average_pool(module: nn.AvgPool2d) -> layers.Layer:
+    if _pair(module.padding) != (0, 0) or module.ceil_mode or module.divisor_override:
+        raise _unsupported("average pooling with padding, ceil_mode or its own divisor")
+    return layers.AveragePooling(_pair(module.kernel_size), _pair(module.stride))
+
+
+def _module_layer(module: nn.Module) -> layers.Layer:
+    """The layer of one leaf module."""
+    if isinstance(module, nn.Conv2d) and (
+        module.padding_mode != "zeros" or isinstance(module.padding, str)
+    ):
+        raise _unsupported(f"a convolution padded by '{module.padding_mode}'/{module.padding!r}")
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        if module.output_size not in (1, (1, 1)):
+            raise _unsupported(f"adaptive pooling to {module.output_size}")
+        return layers.AveragePooling(None)
+    if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
+        raise _unsupported(f"a flattening of axes {module.start_dim} to {module.end_dim}")
+    if isinstance(module, nn.Dropout) and module.p > 0:
+        raise _unsupported("dropout")
+    builders: list[tuple[Any, Callable[[Any], layers.Layer]]] = [
+        ((Normalisation, nn.Conv2d), layers.Convolution),
+        (nn.Linear, layers.FullyConnected),
+        (nn.ReLU, lambda _: layers.Rectifier()),
+        (nn.Flatten, lambda _: layers.Reshape(flatten=True)),
+        (nn.AvgPool2d, _average_pool),
+        (nn.MaxPool2d, layers.MaximumPooling),
+        ((nn.Identity, nn.Dropout), lambda _: layers.Reshape(flatten=False)),
+        (_BATCH_NORMS, layers.BatchNormalisation),
+    ]
+    for kinds, build in builders:
+        if isinstance(module, kinds):
+            return build(module)
+    raise _unsupported(f"the module {type(module).__name__}")
+
+
+def _function_layer(node: fx.Node) -> layers.Layer:
+    """The layer of a function or method call."""
+    target, rest = node.target, (*node.args[1:], *node.kwargs.values())
+    if target in _RELUS:
+        return layers.Rectifier()
+    if target in _SUMS and all(isinstance(value, fx.Node) for value in node.args[:2]):
+        return layers.Addition()
+    if target in _FLATTENS and rest in ((1,), (1, -1)):
+        return layers.Reshape(flatten=True)
+    if target in _MEANS and rest and tuple(sorted(rest[0])) in ((2, 3), (-2, -1)):
+        return layers.AveragePooling(None, keep_dimensions=len(rest) > 1 and bool(rest[1]))
+    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    raise _unsupported(f"the operation '{name}'")
+
+
+def trace(network: nn.Module) -> Graph:
+    """The network's layers in order of computation, sharing its parameters.
+
+    Raises:
+        UnsupportedModelError: the network holds an operation that bounds cannot pass through.
+    """
+    try:
+        graph = _Tracer().trace(network)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise _unsupported(f"a forward pass that cannot be read ({error})") from None
+    positions: dict[fx.Node, int] = {}
+    nodes: list[Node] = []
+    modules = dict(network.named_modules())
+    for node in graph.nodes:
+        if node.op == "output":
+            (result,) = node.args
+            if not isinstance(result, fx.Node) or positions[result] != len(nodes) - 1:
+                raise _unsupported("several outputs")
+            break
+        if node.op == "placeholder":
+            layer: layers.Layer = layers.Reshape(flatten=False)
+        elif node.op == "call_module":
+            layer = _module_layer(modules[str(node.target)])
+        elif node.op in ("call_function", "call_method"):
+            layer = _function_layer(node)
+        else:
+            raise _unsupported(f"the constant '{node.target}'")
+        positions[node] = len(nodes)
+        read = [value for value in node.args[:2] if isinstance(value, fx.Node)]
+        nodes.append(Node(layer, tuple(positions[value] for value in read)))
+    return Graph(tuple(nodes))

@@ -1,0 +1,162 @@
+"""Checkpoints of a running training: tensors as safetensors, everything else as JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from fkd.core.errors import CheckpointError, RunError
+
+_FORMAT = 1
+_TENSORS = "state.safetensors"
+_JSON = "state.json"
+
+
+@dataclass
+class TrainState:
+    """Where a training stands beside its weights.
+
+    Attributes:
+        spec: the specification as JSON; a checkpoint fits no other.
+        teacher_hash: the teacher's `model_hash`, or None.
+        data_fingerprint: the train split's.
+        step: steps done in the whole run.
+        sums: sums of this epoch's logged values so far.
+        history: finished epochs.
+        seconds: computing time so far.
+    """
+
+    spec: dict[str, Any]
+    teacher_hash: str | None
+    data_fingerprint: str
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict]:
+    """The optimiser's state split into tensors and JSON."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for number, entries in optimiser.state_dict()["state"].items():
+        values[str(number)] = {}
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimiser.{number}.{name}"] = value
+            else:
+                values[str(number)][name] = value
+    return tensors, values
+
+
+def random_states() -> dict[str, Tensor]:
+    """torch's global generators, which dropout in a network would draw from (uint8)."""
+    states = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random.cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def save_state(
+    folder: Path, state: TrainState, network: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Replace the checkpoint in ``folder``; the old one stays until the new one is whole.
+
+    Raises:
+        RunError: the folder cannot be written or the disk is full.
+    """
+    tensors, values = _optimiser_tensors(optimiser)
+    tensors |= {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= random_states()
+    content = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
+    text = json.dumps({"format": _FORMAT, **asdict(state), "optimiser": values}, allow_nan=False)
+    # Both files are one checkpoint, so they travel in one folder that is moved as a whole.
+    fresh = folder / f"new-{uuid.uuid4().hex[:8]}"
+    current, old = folder / "checkpoint", folder / "old"
+    try:
+        fresh.mkdir(parents=True)
+        for name, data in ((_TENSORS, content), (_JSON, text.encode())):
+            with (fresh / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        shutil.rmtree(old, ignore_errors=True)
+        if current.exists():
+            current.replace(old)
+        fresh.replace(current)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise RunError(
+            f"The training's checkpoint could not be written to {folder} "
+            f"({error.strerror or error}); free some space or choose another folder, then resume."
+        ) from None
+
+
+def read_state(folder: Path) -> tuple[TrainState, dict[str, Tensor], dict] | None:
+    """The checkpoint in ``folder``: state, tensors and the optimiser's JSON; None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged or of another version.
+    """
+    # An interruption between the two moves of `save_state` leaves only the old one.
+    place = next((p for p in (folder / "checkpoint", folder / "old") if p.is_dir()), None)
+    if place is None:
+        return None
+    try:
+        values = json.loads((place / _JSON).read_text(encoding="utf-8"))
+        tensors = load_tensors((place / _TENSORS).read_bytes())
+        if values.pop("format") != _FORMAT:
+            raise ValueError("another version wrote it")
+        optimiser = values.pop("optimiser")
+        return TrainState(**values), tensors, optimiser
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The unfinished training in {folder} is damaged ({error}); delete that folder or start "
+            "again without resuming."
+        ) from None
+
+
+def restore(
+    tensors: dict[str, Tensor],
+    values: dict[str, dict[str, Any]],
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    """Put a checkpoint's weights, optimiser state and random states back.
+
+    Raises:
+        CheckpointError: they do not fit the network.
+    """
+    weights = {
+        name.removeprefix("network."): value
+        for name, value in tensors.items()
+        if name.startswith("network.")
+    }
+    state: dict[int, dict[str, Any]] = {int(n): dict(entries) for n, entries in values.items()}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, entry = name.split(".", 2)
+            state[int(number)][entry] = value
+    try:
+        network.load_state_dict(weights)
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"The unfinished training does not fit its network ({str(error).splitlines()[0]}); "
+            "start again without resuming."
+        ) from None
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])

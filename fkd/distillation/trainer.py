@@ -1,0 +1,370 @@
+"""The training loop: seeded, resumable to the bit, cancellable, the same for every method."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import shutil
+import time
+from pathlib import Path
+
+import filelock
+import torch
+from torch import Tensor, nn
+
+from fkd.core.device import choose_device
+from fkd.core.errors import Cancelled, RunError
+from fkd.core.paths import models_dir
+from fkd.core.progress import ProgressCallback, report
+from fkd.core.seeding import seed_everything
+from fkd.core.versions import package_versions
+from fkd.data.base import Split
+from fkd.distillation._augment import augment
+from fkd.distillation._report import final_metrics
+from fkd.distillation._state import TrainState, read_state, restore, save_state
+from fkd.distillation.base import Batch, Clock, LossParts
+from fkd.distillation.measure import evaluate_accuracy
+from fkd.distillation.spec import Plan, TrainSpec, check_spec
+from fkd.models import (
+    Model,
+    ModelCard,
+    ParentTeacher,
+    build,
+    check_new_model,
+    load_model,
+    save_model,
+)
+
+#: Seconds between two reports, and between two checkpoints within one epoch.
+_REPORT_EVERY = 0.5
+_CHECKPOINT_EVERY = 60.0
+
+
+def train_model(
+    spec: TrainSpec,
+    *,
+    out: Path | None = None,
+    progress: ProgressCallback | None = None,
+    resume: bool = True,
+) -> Model:
+    """Train or distil one model and save it with its card.
+
+    The same specification gives the same weights on the same device with the same number of threads,
+    whether or not the run was interrupted.  The test split is measured after each epoch but decides
+    nothing: the last weights are kept.
+
+    Args:
+        spec: what to train.
+        out: the model's folder; None takes `models_dir` / ``spec.name``.
+        progress: called within the first seconds, then about twice a second; returning True stops.
+        resume: continue from ``<out>.partial`` where an earlier run with the same specification
+            stopped; False discards it.
+
+    Returns:
+        The saved model.  If ``out`` holds a finished model of the same specification already and
+        ``resume`` is set, that model.
+
+    Raises:
+        ConfigError: the specification does not fit together or the name is taken.
+        DataError: the data set is absent or damaged.
+        RunError: the loss is no longer finite, the folder cannot be written, another process trains
+            the same model, or an unfinished run of another specification is in the way.
+        Cancelled: the callback asked to stop; the checkpoint is kept.
+    """
+    report(progress, "preparing", 0, 1)
+    plan = check_spec(spec)
+    out = models_dir() / spec.name if out is None else Path(out)
+    if resume and _is_finished(spec, out):
+        return load_model(out)
+    check_new_model(out)
+    partial = out.with_name(out.name + ".partial")
+    with _lock(partial):
+        if not resume:
+            _clear(partial)
+        run = _Run(plan, partial, progress)
+        run.train()
+        model = save_model(out, run.network, run.card())
+    shutil.rmtree(partial, ignore_errors=True)
+    return model
+
+
+def _is_finished(spec: TrainSpec, out: Path) -> bool:
+    if not (out / "card.json").is_file():
+        return False
+    return load_model(out).card.training_config == spec.model_dump(mode="json")
+
+
+def _lock(partial: Path) -> filelock.BaseFileLock:
+    """A lock held by one training process a model, acquired.
+
+    Raises:
+        RunError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(partial / "lock").acquire(timeout=0).lock
+    except filelock.Timeout:
+        raise RunError(
+            f"Another process is training into {partial}; wait for it or choose another name."
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"The folder {partial} cannot be written ({error.strerror or error}); "
+            "choose another folder or check its permissions."
+        ) from None
+
+
+def _clear(partial: Path) -> None:
+    """Remove checkpoints but not the lock file this process holds."""
+    for entry in partial.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+class _Run:
+    """One training run in progress."""
+
+    def __init__(self, plan: Plan, partial: Path, progress: ProgressCallback | None) -> None:
+        self.plan = plan
+        self.spec = spec = plan.spec
+        self.partial = partial
+        self.progress = progress
+        self.device = choose_device(spec.device)
+        self.train_split = plan.data_set.load("train")
+        self.test_split = plan.data_set.load("test")
+        self.count = min(len(self.train_split), spec.train_count or len(self.train_split))
+        self.steps_per_epoch = math.ceil(self.count / spec.batch_size)
+        self.total_steps = spec.epochs * self.steps_per_epoch
+        self.mean, self.std = plan.data_set.channel_statistics()
+        seed_everything(spec.seed)
+        self.network = build(
+            spec.architecture,
+            spec.architecture_config,
+            image_shape=plan.data_set.image_shape,
+            num_classes=plan.data_set.num_classes,
+            mean=self.mean,
+            std=self.std,
+            seed=spec.seed,
+        ).to(self.device)
+        self.teacher: nn.Module | None = None
+        if plan.teacher is not None:
+            self.teacher = plan.teacher.network.to(self.device)
+        self.optimiser = _optimiser(spec, self.network)
+        self.state = TrainState(
+            spec=spec.model_dump(mode="json"),
+            teacher_hash=plan.teacher.model_hash if plan.teacher else None,
+            data_fingerprint=self.train_split.fingerprint,
+        )
+        self._continue_or_begin()
+
+    def _continue_or_begin(self) -> None:
+        found = read_state(self.partial)
+        if found is None:
+            self.plan.method.prepare(self.teacher, self.network, self.spec.seed)
+            # Written before the first step, so that an unusable folder costs no training.
+            save_state(self.partial, self.state, self.network, self.optimiser)
+            return
+        state, tensors, values = found
+        for what in ("spec", "teacher_hash", "data_fingerprint"):
+            if getattr(state, what) != getattr(self.state, what):
+                raise RunError(_other_run(self.partial, what, state.spec, self.state.spec))
+        self.state = state
+        restore(tensors, values, self.network, self.optimiser)
+
+    def train(self) -> None:
+        """All remaining steps, then the final measurements."""
+        images = self.train_split.images.to(self.device)
+        labels = self.train_split.labels.to(self.device)
+        self.state.seconds -= time.monotonic()
+        try:
+            while self.state.step < self.total_steps:
+                self._epoch(images, labels)
+            self.network.eval()
+            self.metrics = final_metrics(
+                self.plan, self.network, self.teacher, self.test_split, self.progress
+            )
+        except Cancelled:
+            self.save()
+            raise
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        now = time.monotonic()
+        self.state.seconds += now
+        save_state(self.partial, self.state, self.network, self.optimiser)
+        self.state.seconds -= now
+
+    def _order(self, epoch: int) -> Tensor:
+        """This epoch's order of the examples: a function of seed and epoch alone."""
+        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + epoch)
+        subset = torch.arange(self.count)
+        if self.count < len(self.train_split):
+            chooser = torch.Generator().manual_seed(self.spec.seed)
+            subset = torch.randperm(len(self.train_split), generator=chooser)[: self.count]
+        return subset[torch.randperm(self.count, generator=generator)].to(self.device)
+
+    def _epoch(self, images: Tensor, labels: Tensor) -> None:
+        state, spec = self.state, self.spec
+        epoch = state.step // self.steps_per_epoch
+        batches = self._order(epoch).split(spec.batch_size)
+        self.network.train()
+        sums: dict[str, Tensor] = {
+            name: torch.tensor(value, dtype=torch.float64) for name, value in state.sums.items()
+        }
+        reported = 0.0
+        saved = time.monotonic()
+        for ids in batches[state.step % self.steps_per_epoch :]:
+            rate = learning_rate(spec, state.step / self.total_steps)
+            parts = self._step(images[ids], labels[ids], ids, epoch, rate)
+            logged = {**{k: v.detach() for k, v in parts.items()}, **parts.observed}
+            for name, value in logged.items():
+                sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + float(value)
+            state.step += 1
+            now = time.monotonic()
+            state.sums = {name: float(value) for name, value in sums.items()}
+            if not math.isfinite(state.sums["total"]):
+                raise self._diverged(epoch)
+            if now - saved > _CHECKPOINT_EVERY:
+                self.save()
+                saved = now
+            if now - reported > _REPORT_EVERY:
+                reported = now
+                shown = {name: float(value) for name, value in logged.items()}
+                self._report(epoch, rate, shown)
+        self._finish_epoch(epoch, len(batches), rate)
+
+    def _step(
+        self, images: Tensor, labels: Tensor, ids: Tensor, epoch: int, rate: float
+    ) -> LossParts:
+        """One update of the weights."""
+        spec, method, step = self.spec, self.plan.method, self.state.step
+        images = augment(images, ids, shift=spec.shift, flip=spec.flip, seed=spec.seed, step=step)
+        batch = Batch(images, labels, ids, seed=spec.seed, step=step)
+        clock = Clock(step=step, epoch=epoch, total_steps=self.total_steps)
+        is_mixed = spec.mixed_precision and self.device.type == "cuda" and not method.uses_bounds
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_mixed):
+            parts = method.loss(batch, self.teacher, self.network, clock)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts["total"].backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        # A step along a gradient that is not finite would spoil the weights for good.
+        if not torch.isfinite(norm):
+            raise self._diverged(epoch)
+        self.optimiser.step()
+        return parts
+
+    def _report(self, epoch: int, rate: float, values: dict[str, float]) -> None:
+        shown = {("loss" if name == "total" else name): value for name, value in values.items()}
+        report(
+            self.progress,
+            "training",
+            self.state.step,
+            self.total_steps,
+            epoch=epoch + 1,
+            epochs=self.spec.epochs,
+            learning_rate=rate,
+            **shown,
+        )
+
+    def _finish_epoch(self, epoch: int, steps: int, rate: float) -> None:
+        state = self.state
+        self.network.eval()
+        means = {name: value / steps for name, value in state.sums.items()}
+        entry = {
+            "epoch": float(epoch + 1),
+            "loss": means.pop("total"),
+            **means,
+            "learning_rate": rate,
+            "clean_accuracy": evaluate_accuracy(self.network, self.test_split),
+        }
+        state.history.append(entry)
+        state.sums = {}
+        if not all(bool(torch.isfinite(p).all()) for p in self.network.parameters()):
+            raise self._diverged(epoch)
+        self.save()
+        shown = {k: v for k, v in entry.items() if k not in ("epoch", "learning_rate")}
+        self._report(epoch, rate, shown)
+
+    def _diverged(self, epoch: int) -> RunError:
+        return RunError(
+            f"The loss stopped being a finite number in epoch {epoch + 1} (step {self.state.step + 1}"
+            f" of {self.total_steps}); lower the learning rate (it was {self.spec.learning_rate:g}), "
+            f"the last good checkpoint is kept in {self.partial}."
+        )
+
+    def card(self) -> ModelCard:
+        """The finished model's card."""
+        plan, spec, teacher = self.plan, self.spec, self.plan.teacher
+        return ModelCard(
+            name=spec.name,
+            role=plan.method.role,
+            dataset=spec.dataset,
+            method=spec.method,
+            method_config=plan.method.config.model_dump(mode="json"),
+            training_config=self.state.spec,
+            architecture=spec.architecture,
+            architecture_config=plan.architecture_config,
+            image_shape=plan.data_set.image_shape,
+            num_classes=plan.data_set.num_classes,
+            mean=tuple(self.mean),
+            std=tuple(self.std),
+            epsilon=plan.epsilon,
+            seed=spec.seed,
+            teacher=ParentTeacher(name=teacher.name, model_hash=teacher.model_hash)
+            if teacher
+            else None,
+            metrics=self.metrics,
+            history=self.state.history,
+            data_fingerprint=self.train_split.fingerprint,
+            versions=package_versions(),
+            device=str(self.device),
+            seconds=round(self.state.seconds + time.monotonic(), 1),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _optimiser(spec: TrainSpec, network: nn.Module) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    if spec.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=spec.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=spec.weight_decay,
+        )
+    kind = torch.optim.AdamW if spec.optimiser == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay)
+
+
+def learning_rate(spec: TrainSpec, fraction: float) -> float:
+    """The schedule's learning rate after ``fraction`` (in [0, 1)) of the run."""
+    highest = spec.learning_rate
+    if spec.schedule == "constant":
+        return highest
+    if spec.schedule == "cosine":
+        return highest * 0.5 * (1.0 + math.cos(math.pi * fraction))
+    if spec.schedule == "steps":
+        return highest * 0.1 ** sum(fraction >= edge for edge in (0.6, 0.8, 0.9))
+    if fraction < 0.2:
+        return highest * (0.05 + 0.95 * fraction / 0.2)
+    return highest * 0.5 * (1.0 + math.cos(math.pi * (fraction - 0.2) / 0.8))
+
+
+def _other_run(partial: Path, what: str, old: dict, new: dict) -> str:
+    """One sentence on how an unfinished run differs from the one asked for."""
+    change = {"teacher_hash": "another teacher", "data_fingerprint": "other training data"}.get(
+        what
+    )
+    if change is None:
+        name = next(k for k in sorted({*old, *new}) if old.get(k) != new.get(k))
+        change = f"{name} {old.get(name)!r} instead of {new.get(name)!r}"
+    return (
+        f"{partial} holds an unfinished training with {change}; start without resuming to discard "
+        "it, or choose another name."
+    )
+
+
+__all__ = ["Split", "TrainSpec", "learning_rate", "train_model"]
