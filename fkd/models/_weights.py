@@ -56,9 +56,7 @@ def parse_weights(content: bytes, shown: str) -> dict[str, Tensor]:
     # Pickles start with 0x80 and torch.save's archives with the zip signature; both can run code.
     # A safetensors header of 640 bytes, say, also starts with 0x80 0x02, but its JSON follows.
     if content[:4] == b"PK\x03\x04" or (
-        content[:1] == b"\x80"
-        and content[1:2] in b"\x02\x03\x04\x05"
-        and content[8:9] != b"{"
+        content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05" and content[8:9] != b"{"
     ):
         raise CheckpointError(
             f"{shown} is not a safetensors file but a pickle (as torch.save writes), which could run "

@@ -17,20 +17,43 @@ from fkd.core.registry import Registry
 from fkd.core.seeding import check_seed
 
 
-class Normalisation(nn.Module):
-    """(x - mean) / std per channel, written as a 1x1 convolution.
+class ChannelAffine(nn.Module):
+    """a x + b per channel, written as a 1x1 convolution.
 
-    It is the first layer of every network, so epsilon is always in pixel units.  As a convolution it
-    stays in auto_LiRPA's fast patches mode, where a subtraction and a division do not.  Mean and std
-    come from the model card, so they are no part of the weights.
+    As a convolution it stays in auto_LiRPA's fast patches mode, where a subtraction and a division do
+    not.  The buffers are no part of the weights.
+
+    Args:
+        scale: float64 (C,), a.
+        shift: float64 (C,), b.
+    """
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        weight = torch.diag(scale)[:, :, None, None]
+        self.register_buffer("weight", weight.float(), persistent=False)
+        self.register_buffer("bias", shift.float(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scaled and shifted images, (N, C, H, W)."""
+        return functional.conv2d(images, self.weight, self.bias)
+
+
+class Normalisation(ChannelAffine):
+    """(x - mean) / std per channel, a 1x1 convolution.
+
+    It is the first layer of every network, so epsilon is always in pixel units.  Mean and std come from
+    the model card.
 
     Args:
         mean: C values, each in [0, 1].
         std: C positive values.
+
+    Raises:
+        ConfigError: lengths differ, a value is not finite, or a std is not positive.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
         if len(mean) != len(std) or not all(
             isfinite(m) and isfinite(s) and s > 0 for m, s in zip(mean, std, strict=True)
         ):
@@ -39,14 +62,7 @@ class Normalisation(nn.Module):
                 f"got {list(mean)} and {list(std)}; give finite numbers."
             )
         scale = 1.0 / torch.tensor(list(std), dtype=torch.float64)
-        shift = -torch.tensor(list(mean), dtype=torch.float64) * scale
-        weight = torch.diag(scale)[:, :, None, None]
-        self.register_buffer("weight", weight.float(), persistent=False)
-        self.register_buffer("bias", shift.float(), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, (N, C, H, W)."""
-        return functional.conv2d(images, self.weight, self.bias)
+        super().__init__(scale, -torch.tensor(list(mean), dtype=torch.float64) * scale)
 
 
 class Architecture(ABC):
@@ -125,13 +141,13 @@ def build(
     else:
         settings = entry.Config.parse(dict(config or {}))
     shape = _check_shape(image_shape, num_classes)
-    normalisation = _normalisation(tuple(mean or ()), tuple(std or ()), shape[0])
+    first = normalisation(tuple(mean or ()), tuple(std or ()), shape[0])
     if seed is None:
-        return Network(normalisation, entry().build(settings, shape, num_classes))
+        return Network(first, entry().build(settings, shape, num_classes))
     check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(normalisation, entry().build(settings, shape, num_classes))
+        return Network(first, entry().build(settings, shape, num_classes))
 
 
 def _check_shape(image_shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
@@ -145,7 +161,12 @@ def _check_shape(image_shape: Sequence[int], num_classes: int) -> tuple[int, int
     return channels, height, width
 
 
-def _normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> nn.Module:
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> nn.Module:
+    """The first layer for these values; without any, images pass as they are.
+
+    Raises:
+        ConfigError: the values are not one finite mean and one positive std per channel.
+    """
     if not len(mean) and not len(std):
         return nn.Identity()
     if len(mean) != channels or len(std) != channels:

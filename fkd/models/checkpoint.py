@@ -30,8 +30,9 @@ from fkd.models._weights import (
     parse_weights,
     read_bytes,
 )
-from fkd.models.base import ARCHITECTURES, Network, build
+from fkd.models.base import ARCHITECTURES, Network, build, normalisation
 from fkd.models.card import ModelCard
+from fkd.models.onnx_models import network_from_onnx
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,16 @@ def build_from_card(card: ModelCard) -> Network:
         std=card.std,
         seed=0,
     )
+
+
+def expected_weights(card: ModelCard) -> dict[str, Tensor]:
+    """Names, shapes and types of the card's weights, without memory for their values.
+
+    Raises:
+        ConfigError: as `build_from_card`.
+    """
+    with torch.device("meta"):
+        return build_from_card(card).state_dict()
 
 
 def weight_shapes(
@@ -132,12 +143,11 @@ def save_model(
     """
     folder = Path(folder)
     check_new_model(folder, overwrite=overwrite)
-    expected = build_from_card(card)
     try:
-        match_weights(network.state_dict(), expected.state_dict(), "The network", describe(card))
+        match_weights(network.state_dict(), expected_weights(card), "The network", describe(card))
     except CheckpointError as error:
         raise ConfigError(f"The model card does not describe the network: {error}") from None
-    _check_normalisation(network, expected)
+    _check_normalisation(network, card)
     weights = dump_weights(network)
     card = card.model_copy(
         update={
@@ -203,15 +213,31 @@ def load_file(path: Path, *, device: str | torch.device = "cpu") -> Model:
     card = parse_card(path.parent / CARD_FILE)
     content = read_bytes(path, "weights file")
     if path.suffix == ".onnx":
-        raise CheckpointError("not yet")
-    network = network_from_weights(card, parse_weights(content, path.name), path.name)
+        _check_hash(card, content, path)
+        network, _ = network_from_onnx(
+            content,
+            image_shape=card.image_shape,
+            num_classes=card.num_classes,
+            mean=card.mean,
+            std=card.std,
+            shown=path.name,
+        )
+    else:
+        # Parsed first: that a file is truncated or a pickle says more than that its hash is another.
+        weights = parse_weights(content, path.name)
+        _check_hash(card, content, path)
+        network = network_from_weights(card, weights, path.name)
+    return Model(card, freeze(network, target), path)
+
+
+def _check_hash(card: ModelCard, content: bytes, path: Path) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != card.weights_sha256:
         raise CheckpointError(
-            f"The weights in {path} are not those its card speaks of (SHA-256 {found[:12]}..., the "
-            f"card says {card.weights_sha256[:12] or 'nothing'}...); restore the original file."
+            f"The weights in {path} are not those its card speaks of (their SHA-256 starts with "
+            f"{found[:12]}, the card says {card.weights_sha256[:12] or 'nothing'}); restore the "
+            "original file."
         )
-    return Model(card, freeze(network, target), path)
 
 
 def network_from_weights(card: ModelCard, weights: Mapping[str, Tensor], shown: str) -> Network:
@@ -228,12 +254,19 @@ def network_from_weights(card: ModelCard, weights: Mapping[str, Tensor], shown: 
             f"have; known are {known}."
         )
     try:
+        # Compared before anything is allocated: a card can ask for any size.
+        match_weights(weights, expected_weights(card), shown, describe(card))
         network = build_from_card(card)
     except ConfigError as error:
         raise CheckpointError(f"The card of {shown} is not usable: {error}") from None
-    match_weights(weights, network.state_dict(), shown, describe(card))
     network.load_state_dict(dict(weights), strict=True)
     check_finite(network.state_dict(), shown)
+    with torch.no_grad():
+        logits = network.eval()(torch.full((1, *card.image_shape), 0.5))
+    if not bool(torch.isfinite(logits).all()):
+        raise CheckpointError(
+            f"{shown} gives NaN or infinite logits for a grey image; train the model again."
+        )
     return network
 
 
@@ -242,15 +275,15 @@ def freeze(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device).eval().requires_grad_(False)
 
 
-def _check_normalisation(network: nn.Module, expected: Network) -> None:
+def _check_normalisation(network: nn.Module, card: ModelCard) -> None:
     """The normalisation is rebuilt from the card, so the card must say what the network does."""
-    found = getattr(network, "normalisation", None)
-    wanted = dict(expected.normalisation.named_buffers())
-    held = {} if found is None else dict(found.named_buffers())
-    same = held.keys() == wanted.keys() and all(
+    found = getattr(network, "normalisation", nn.Identity())
+    held = dict(found.named_buffers())
+    wanted = dict(normalisation(card.mean, card.std, card.image_shape[0]).named_buffers())
+    is_same = held.keys() == wanted.keys() and all(
         torch.equal(held[name].cpu().float(), wanted[name]) for name in wanted
     )
-    if not same:
+    if not is_same:
         raise ConfigError(
             "The card's mean and std are not those of the network's normalisation layer; "
             "give the card the values the network was built with."
