@@ -8,7 +8,13 @@ Rows propagated for a class c, with ``m^N_j = z^N_j - z^N_c`` (j != c):
 * ``m^Q_j - lambda^j . m^P`` with ``lambda^j = softmax(m^P(x) + 4 e_j)``: by F1 and F2
   ``a_P - a_Q <= logsumexp_j [sup(m^Q_j - lambda^j . m^P) - H(lambda^j)]``; the smaller is taken.
 
-The finish in one variable is exact (`fkd.bounds.finish.gap_upper`, stage 3).
+* once more with ``rho = s'(a*) / s'(b*)`` at the maximiser of what is known so far (the tangent
+  support line, stage 4's cutting plane), on the hidden bounds already computed,
+* ``kappa . m^Q - rho lambda . m^P`` where ``kappa . m + constant`` bounds logsumexp on the margins' box
+  by chords: one row that keeps what the margins have in common, tight as the ball shrinks.
+
+The finish in one variable is exact for rho = 1 (`fkd.bounds.finish.gap_upper`, stage 3) and within
+second order of a fine grid for both lines (`gap_upper_on_lines`).
 
 Sources: CROWN, Zhang et al. 1811.00866; auto_LiRPA, Xu et al. 2002.12920; relative calibration,
 Faithful Knowledge Distillation 2306.04431; the log-odds form is this project's own.
@@ -21,15 +27,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fkd.bounds._direction import Direction, leaning_rows, leaning_shift
+from fkd.bounds._rows import MarginBounds, make_side, margin_rows
 from fkd.bounds.base import Certificate, CertificateResult
-from fkd.bounds.finish import entropy, gap_upper, odds_range
 from fkd.bounds.joint import JointBounder
 from fkd.bounds.registry import CERTIFICATES
 from fkd.core.ball import Region
 from fkd.core.progress import ProgressCallback, report
-
-#: How far lambda^j leans towards its own j: the start recommended for the optimised form.
-_LEAN = 4.0
 
 
 @CERTIFICATES.register("crown")
@@ -75,22 +79,49 @@ _FIELDS = ("gap_upper", "gap_lower", "agrees", "teacher_robust", "student_robust
 def _bound_chunk(bounder: JointBounder, region: Region, classes: Tensor) -> CertificateResult:
     teacher_logits, student_logits = bounder.logits(region.images)
     teacher_pred, student_pred = teacher_logits.argmax(1), student_logits.argmax(1)
-    block = _Block(classes, teacher_logits, student_logits)
-    rows = [block.rows]
+    count = teacher_logits.shape[1]
+    others = count - 1
+    margins = margin_rows(classes, count)
+    teacher = make_side(margins[:, :others], teacher_logits, classes)
+    student = make_side(margins[:, others : 2 * others], student_logits, classes)
+    one = torch.ones(len(region), dtype=torch.float64, device=classes.device)
+    rows = [
+        margins,
+        leaning_rows(teacher, student, one),
+        leaning_rows(student, teacher, one),
+        teacher.own_row,
+        student.own_row,
+    ]
     # Agreement is about the predicted class; where that is the compared class anyway, no row is added.
     needs_more = bool((teacher_pred != classes).any())
     if needs_more:
-        rows.append(_margin_rows(teacher_pred, teacher_logits.shape[1]))
+        rows.append(margin_rows(teacher_pred, count))
     lower, upper = bounder.bound(region, torch.cat(rows, dim=1))
-    width = block.rows.shape[1]
-    gap_high, gap_low = block.gap(lower[:, :width], upper[:, :width])
-    predicted = slice(width, None) if needs_more else slice(0, width)
-    margins = _Margins(lower[:, predicted], upper[:, predicted], teacher_logits.shape[1] - 1)
-    teacher_robust, student_robust, agrees = margins.agreement()
+
+    known = MarginBounds(lower, upper, others)
+    odds_teacher = teacher.odds(known.teacher, lower[:, 5 * others])
+    odds_student = student.odds(known.student, lower[:, 5 * others + 1])
+    low, high = known.difference
+    # F3: a_T - a_S <= max_j sup(m^S_j - m^T_j), and the same with the roles changed.
+    shift_teacher = torch.minimum(
+        (-low).amax(1), leaning_shift(teacher, one, upper[:, 3 * others : 4 * others])
+    )
+    shift_student = torch.minimum(
+        high.amax(1), leaning_shift(student, one, upper[:, 4 * others : 5 * others])
+    )
+    gap_high = _direction_gap(
+        bounder,
+        region,
+        Direction(teacher, student, odds_teacher, odds_student, known.student, shift_teacher),
+        Direction(student, teacher, odds_student, odds_teacher, known.teacher, shift_student),
+    )
+    predicted = slice(5 * others + 2, None) if needs_more else slice(0, None)
+    about_prediction = MarginBounds(lower[:, predicted], upper[:, predicted], others)
+    teacher_robust, student_robust, agrees = about_prediction.agreement()
     same = teacher_pred == student_pred
     return CertificateResult(
-        gap_upper=gap_high,
-        gap_lower=gap_low,
+        gap_upper=gap_high[0],
+        gap_lower=-gap_high[1],
         agrees=agrees & same,
         teacher_robust=teacher_robust,
         # The student's margins are against the teacher's class: they speak only where both predict it.
@@ -98,118 +129,17 @@ def _bound_chunk(bounder: JointBounder, region: Region, classes: Tensor) -> Cert
     )
 
 
-def _other_classes(classes: Tensor, count: int) -> Tensor:
-    """For each row the ``count - 1`` classes other than its own, ascending; (N, K-1)."""
-    places = torch.arange(count - 1, device=classes.device).expand(len(classes), -1)
-    return places + (places >= classes[:, None]).long()
-
-
-def _margin_rows(classes: Tensor, count: int) -> Tensor:
-    """Rows of ``m^T_j``, ``m^S_j`` and ``m^T_j - m^S_j``, float64 (N, 3 (K-1), 2K)."""
-    eye = torch.eye(count, dtype=torch.float64, device=classes.device)
-    margins = eye[_other_classes(classes, count)] - eye[classes][:, None, :]
-    nothing = torch.zeros_like(margins)
-    return torch.cat(
-        [
-            torch.cat([margins, nothing], dim=2),
-            torch.cat([nothing, margins], dim=2),
-            torch.cat([margins, -margins], dim=2),
-        ],
-        dim=1,
+def _direction_gap(
+    bounder: JointBounder, region: Region, forth: Direction, back: Direction
+) -> tuple[Tensor, Tensor]:
+    """Upper bounds of p_T - p_S and p_S - p_T; both second passes share the hidden bounds."""
+    second_forth, second_back = forth.second_pass(), back.second_pass()
+    rows_forth = second_forth.rows
+    rows = torch.cat([rows_forth, second_back.rows], dim=1)
+    upper = bounder.bound(region, rows, same_boxes=True)[1]
+    width = rows_forth.shape[1]
+    # fmin: where a chord overflowed, what the first pass proved still holds.
+    return (
+        torch.fmin(forth.gap(), second_forth.gap(upper[:, :width])),
+        torch.fmin(back.gap(), second_back.gap(upper[:, width:])),
     )
-
-
-class _Margins:
-    """Bounds of the three groups of rows of `_margin_rows`."""
-
-    def __init__(self, lower: Tensor, upper: Tensor, others: int) -> None:
-        self.teacher = lower[:, :others], upper[:, :others]
-        self.student = lower[:, others : 2 * others], upper[:, others : 2 * others]
-        self.difference = lower[:, 2 * others : 3 * others], upper[:, 2 * others : 3 * others]
-
-    def agreement(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Teacher robust, student robust, and both predictions equal on the box; bool (N,).
-
-        For the class t that both predict at the image: the teacher can say i only if m^T_i >= 0
-        somewhere, the student j only if m^S_j >= 0.  "Teacher i, student t" at one point needs
-        m^T_i >= 0 >= m^S_i, so it is impossible where sup(m^T_i - m^S_i) < 0, and "teacher t,
-        student j" where inf(m^T_j - m^S_j) > 0.  Every comparison is false for NaN.
-        """
-        teacher_never = self.teacher[1] < 0
-        student_never = self.student[1] < 0
-        teacher_alone = teacher_never | (self.difference[1] < 0)
-        student_alone = student_never | (self.difference[0] > 0)
-        # Pairs (i, j), i != j, neither of them t: ruled out by either network alone.
-        impossible = teacher_never[:, :, None] | student_never[:, None, :]
-        same = torch.eye(impossible.shape[1], dtype=torch.bool, device=impossible.device)
-        pairs = (impossible | same).flatten(1).all(1)
-        agrees = teacher_alone.all(1) & student_alone.all(1) & pairs
-        return teacher_never.all(1), student_never.all(1), agrees
-
-
-class _Block:
-    """All rows for one compared class a box, and what follows from their bounds."""
-
-    def __init__(self, classes: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> None:
-        count = teacher_logits.shape[1]
-        self._others = count - 1
-        others = _other_classes(classes, count)
-        margin_rows = _margin_rows(classes, count)
-        self._rows_teacher = margin_rows[:, : self._others]
-        self._rows_student = margin_rows[:, self._others : 2 * self._others]
-        margins_teacher = _margins_at(teacher_logits, classes, others)
-        margins_student = _margins_at(student_logits, classes, others)
-        self._weights_teacher = torch.softmax(margins_teacher, 1)
-        self._weights_student = torch.softmax(margins_student, 1)
-        self._lean_teacher = _leaning_weights(margins_teacher)
-        self._lean_student = _leaning_weights(margins_student)
-        mixed_teacher = torch.einsum("njk,nkc->njc", self._lean_teacher, self._rows_teacher)
-        mixed_student = torch.einsum("njk,nkc->njc", self._lean_student, self._rows_student)
-        single_teacher = torch.einsum("nk,nkc->nc", self._weights_teacher, self._rows_teacher)
-        single_student = torch.einsum("nk,nkc->nc", self._weights_student, self._rows_student)
-        self.rows = torch.cat(
-            [
-                margin_rows,
-                self._rows_student - mixed_teacher,
-                self._rows_teacher - mixed_student,
-                single_teacher[:, None],
-                single_student[:, None],
-            ],
-            dim=1,
-        )
-
-    def gap(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper and lower bounds of p_T(c) - p_S(c) from the rows' bounds, (N,) each."""
-        n = self._others
-        margins = _Margins(lower, upper, n)
-        amin_teacher, amax_teacher = odds_range(*margins.teacher)
-        amin_student, amax_student = odds_range(*margins.student)
-        single_teacher, single_student = lower[:, 5 * n], lower[:, 5 * n + 1]
-        amax_teacher = torch.minimum(
-            amax_teacher, -(single_teacher + entropy(self._weights_teacher))
-        )
-        amax_student = torch.minimum(
-            amax_student, -(single_student + entropy(self._weights_student))
-        )
-        low, high = margins.difference
-        # F3: a_T - a_S <= max_j sup(m^S_j - m^T_j), and the same with the roles changed.
-        shift_teacher = (-low).amax(1)
-        shift_student = high.amax(1)
-        mixed_teacher = upper[:, 3 * n : 4 * n] - entropy(self._lean_teacher)
-        mixed_student = upper[:, 4 * n : 5 * n] - entropy(self._lean_student)
-        shift_teacher = torch.minimum(shift_teacher, torch.logsumexp(mixed_teacher, 1))
-        shift_student = torch.minimum(shift_student, torch.logsumexp(mixed_student, 1))
-        above = gap_upper(amin_teacher, amax_teacher, amin_student, shift_teacher)
-        below = gap_upper(amin_student, amax_student, amin_teacher, shift_student)
-        return above, -below
-
-
-def _margins_at(logits: Tensor, classes: Tensor, others: Tensor) -> Tensor:
-    """``z_j - z_c`` for every other class j, (N, K-1)."""
-    return logits.gather(1, others) - logits.gather(1, classes[:, None])
-
-
-def _leaning_weights(margins: Tensor) -> Tensor:
-    """``softmax(m + 4 e_j)`` for every j: (N, K-1, K-1), row j leans towards j."""
-    lean = _LEAN * torch.eye(margins.shape[1], dtype=margins.dtype, device=margins.device)
-    return torch.softmax(margins[:, None, :] + lean, dim=2)

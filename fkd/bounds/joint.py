@@ -92,12 +92,15 @@ class JointBounder:
                     "batch-norm, pooling and ReLU layers."
                 ) from error
 
-    def bound(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
+    def bound(
+        self, region: Region, specification: Tensor, *, same_boxes: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of every row on every box.
 
         Args:
             region: N boxes.
             specification: float64 (N, R, 2K).
+            same_boxes: the boxes are those of the last call, whose hidden bounds are used again.
 
         Returns:
             Two float64 tensors (N, R), widened outwards by a small slack.
@@ -106,7 +109,7 @@ class JointBounder:
             UnsupportedModelError: auto_LiRPA fails on an operation of one of the networks.
         """
         try:
-            lower, upper = self._compute(region, specification)
+            lower, upper = self._compute(region, specification, same_boxes)
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
@@ -119,20 +122,24 @@ class JointBounder:
             # Release 0.3's patches mode lacks some operations that the slower matrix mode has.
             self._conv_mode = "matrix"
             self._module = self._build()
-            lower, upper = self._compute(region, specification)
+            lower, upper = self._compute(region, specification, False)
         slack_lower = _SLACK * (1.0 + lower.abs())
         slack_upper = _SLACK * (1.0 + upper.abs())
         return lower - slack_lower, upper + slack_upper
 
-    def _compute(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
+    def _compute(
+        self, region: Region, specification: Tensor, same_boxes: bool
+    ) -> tuple[Tensor, Tensor]:
         lirpa = load_auto_lirpa()
         images = region.images.double()
         ball = lirpa.PerturbationLpNorm(
             norm=float("inf"), x_L=region.lower.double(), x_U=region.upper.double()
         )
         with _LOCK, torch.no_grad():
+            # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
+            inputs = None if same_boxes else (lirpa.BoundedTensor(images, ball),)
             lower, upper = self._module.compute_bounds(
-                x=(lirpa.BoundedTensor(images, ball),), C=specification, method=self.method
+                x=inputs, C=specification, method=self.method
             )
         return lower.detach(), upper.detach()
 

@@ -52,7 +52,9 @@ def main() -> int:
     split = load_split(options.dataset, "test")
     students = list_models(dataset=options.dataset, role="student")
     print(f"{options.dataset}, first test examples both networks classify right, n={options.count}")
-    print(f"{'student':38} {'eps':>5} {'method':12} {'gap':>7} {'width/A':>8} {'s/A s':>7} {'ms/ex':>7}")
+    print(
+        f"{'student':38} {'eps':>5} {'method':12} {'gap':>7} {'width/A':>8} {'s/A s':>7} {'ms/ex':>7}"
+    )
     for card in students:
         if card.teacher is None:
             continue

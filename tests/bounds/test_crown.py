@@ -6,7 +6,7 @@ import torch
 from fkd.attacks import attack_config, make_attack
 from fkd.attacks.objectives import confidence
 from fkd.bounds import CERTIFICATES, certificate_config, make_certificate
-from fkd.bounds.crown import _Margins, _other_classes
+from fkd.bounds._rows import MarginBounds, other_classes
 from fkd.bounds.joint import JointBounder
 from fkd.core.ball import Ball
 from fkd.core.errors import ConfigError, UnsupportedModelError
@@ -207,7 +207,7 @@ def test_agreement_logic_against_random_points_of_the_intervals():
     difference = draws[..., :others] - draws[..., others:]
     lower = torch.cat([centre - radius, difference.amin(0)], dim=1)
     upper = torch.cat([centre + radius, difference.amax(0)], dim=1)
-    _, _, agrees = _Margins(lower, upper, others).agreement()
+    _, _, agrees = MarginBounds(lower, upper, others).agreement()
     nothing = torch.zeros(200, count, 1)
     teacher = torch.cat([nothing, draws[..., :others]], dim=2).argmax(2)
     student = torch.cat([nothing, draws[..., others:]], dim=2).argmax(2)
@@ -217,7 +217,7 @@ def test_agreement_logic_against_random_points_of_the_intervals():
 
 def test_other_classes_lists_every_class_but_the_own():
     expected = torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 2]])
-    assert torch.equal(_other_classes(torch.tensor([0, 1, 3]), 4), expected)
+    assert torch.equal(other_classes(torch.tensor([0, 1, 3]), 4), expected)
 
 
 def test_unknown_certificate_and_setting_are_named():
