@@ -24,7 +24,7 @@ from fkd.data import Split
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.store import Analysis, find_resolved, save_analysis
 from fkd.models import Model
-from fkd.records import SCHEMA_VERSION, ensure_writable
+from fkd.records import SCHEMA_VERSION, conform, ensure_writable
 
 #: A witness may exceed its certificate by at most this (both are float64 figures).
 SOUNDNESS_TOLERANCE = 1e-6
@@ -240,7 +240,7 @@ def _table(
     for name, value in names.items():
         table[name] = pd.Categorical([value] * len(table))
     table["seed"] = config.seed
-    return table
+    return conform(table)
 
 
 def _witnesses(attacked: PairAttackResult) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from fkd.records.schemas import (
 )
 from fkd.records.store import (
     StoredTable,
+    conform,
     ensure_writable,
     list_tables,
     read_metadata,
@@ -25,6 +26,7 @@ __all__ = [
     "StoredTable",
     "arrow_schema",
     "column_documentation",
+    "conform",
     "ensure_writable",
     "list_tables",
     "read_metadata",

@@ -87,6 +87,19 @@ def ensure_writable(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def _to_arrow(table: pd.DataFrame, columns: tuple[Column, ...]) -> pa.Table:
+    return pa.Table.from_pandas(
+        table[[column.name for column in columns]],
+        schema=arrow_schema(columns),
+        preserve_index=False,
+    )
+
+
+def conform(table: pd.DataFrame, columns: tuple[Column, ...] = ANALYSIS_COLUMNS) -> pd.DataFrame:
+    """The table as it will be read back: columns in order, with their documented types."""
+    return _to_arrow(table, columns).to_pandas()
+
+
 def write_table(
     path: Path,
     table: pd.DataFrame,
@@ -104,10 +117,7 @@ def write_table(
     Raises:
         StoreError: the file cannot be written; whatever was there is untouched.
     """
-    schema = arrow_schema(columns)
-    arrow = pa.Table.from_pandas(
-        table[[c.name for c in columns]], schema=schema, preserve_index=False
-    )
+    arrow = _to_arrow(table, columns)
     merged = {**(arrow.schema.metadata or {}), _METADATA_KEY: json.dumps(metadata).encode()}
     arrow = arrow.replace_schema_metadata(merged)
 
