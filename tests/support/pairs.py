@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from fkd.core.paths import models_dir
@@ -21,10 +23,9 @@ def fit_linear_readout(
         optimiser.step()
 
 
-def save_digits_model(
-    name: str, role: str, *, hidden: tuple[int, ...] = (16,), seed: int = 0, **card: object
-) -> Model:
-    """Train a small MLP on digits and save it into ``models_dir()``."""
+@functools.lru_cache(maxsize=32)
+def _trained(hidden: tuple[int, ...], seed: int) -> torch.nn.Module:
+    """Trained once a process: many tests save the same few networks."""
     split = load_split("digits", "train")
     network = build(
         "mlp",
@@ -36,6 +37,14 @@ def save_digits_model(
         seed=seed,
     )
     fit_linear_readout(network, split.images, split.labels)
+    return network
+
+
+def save_digits_model(
+    name: str, role: str, *, hidden: tuple[int, ...] = (16,), seed: int = 0, **card: object
+) -> Model:
+    """Train a small MLP on digits and save it into ``models_dir()``."""
+    network = _trained(hidden, seed)
     facts = {
         "name": name,
         "role": role,
