@@ -1,0 +1,177 @@
+"""Stored analyses and what is drawn from them; cached by the analysis's key, which is its content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.backend.catalogue import choice_of
+from dashboard.backend.choice import Choice
+from fkd import evaluation
+from fkd.core.errors import ConfigError
+from fkd.evaluation import Analysis, ExampleDetail, Summary
+from fkd.models import read_card
+
+#: The three states of an example, which always add up to all of them.
+STATE_NAMES = {
+    "refuted": "Disagreement found",
+    "open": "Open",
+    "certified": "Agreement certified",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A stored analysis ready to draw; shared by all sessions, so read only.
+
+    Attributes:
+        analysis: as stored.
+        frame: its table with the column ``state`` (a key of `STATE_NAMES`).
+        summary: figures and verdict.
+    """
+
+    analysis: Analysis
+    frame: pd.DataFrame
+    summary: Summary
+
+    @property
+    def key(self) -> str:
+        """Hash of all that determines the analysis."""
+        return self.analysis.key
+
+
+class _NotStoredError(Exception):
+    """Raised inside the cache, so that an absence is never remembered."""
+
+
+def find(choice: Choice) -> Loaded | None:
+    """The stored analysis of a choice; None where it has not been computed.
+
+    Raises:
+        FkdError: the choice names something that does not exist or does not fit.
+    """
+    config = choice.config()
+    try:
+        return _load(evaluation.ResolvedPair(config).key(), config.model_dump_json())
+    except _NotStoredError:
+        return None
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _load(key: str, config_json: str) -> Loaded:
+    config = evaluation.AnalysisConfig.model_validate_json(config_json)
+    analysis = evaluation.find_analysis(config)
+    if analysis is None:
+        raise _NotStoredError(key)
+    frame = analysis.table.copy()
+    frame["state"] = "open"
+    frame.loc[frame["agrees_certified"], "state"] = "certified"
+    frame.loc[frame["disagrees"], "state"] = "refuted"
+    return Loaded(analysis, frame, evaluation.summarise(analysis.table))
+
+
+def stored(choice: Choice) -> list[Choice]:
+    """What is stored of the choice's pair: other radii, other numbers of examples."""
+    entries = evaluation.list_analyses(choice.dataset, choice.teacher, choice.student)
+    found = {choice_of(entry.config) for entry in entries}
+    return sorted(found, key=lambda c: (c.epsilon, c.count, c.gap_class))
+
+
+def latest_choice(key: str) -> Choice | None:
+    """The choice that a stored analysis of that key answers."""
+    return next(
+        (choice_of(e.config) for e in evaluation.list_analyses() if e.key == key),
+        None,
+    )
+
+
+def radii(choice: Choice) -> pd.DataFrame:
+    """Every stored radius of the choice's pair, same examples and class: `Summary`'s figures."""
+    configs = [
+        c for c in stored(choice) if c.count == choice.count and c.gap_class == choice.gap_class
+    ]
+    rows = []
+    for other in configs:
+        loaded = find(other)
+        if loaded is not None:
+            rows.append(loaded.summary.model_dump())
+    return pd.DataFrame(rows)
+
+
+def compare(choice: Choice, students: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Several students of one teacher: their figures, and the names not analysed yet.
+
+    Raises:
+        ConfigError: they cannot be compared.
+    """
+    table = evaluation.compare([choice.but(student=name).config() for name in students])
+    present = set(table["student"]) if len(table) else set()
+    return table, [name for name in students if name not in present]
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _certified_curve(key: str, _table: pd.DataFrame) -> pd.DataFrame:
+    return evaluation.certified_curve(_table)
+
+
+def certified_curve(loaded: Loaded) -> pd.DataFrame:
+    """Columns ``gap, share_certified, share_attack``."""
+    return _certified_curve(loaded.key, loaded.analysis.table)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _histogram(key: str, bins: int, _table: pd.DataFrame) -> pd.DataFrame:
+    return evaluation.histogram(_table, bins)
+
+
+def histogram(loaded: Loaded, bins: int = 20) -> pd.DataFrame:
+    """Columns ``gap_left, gap_right, count_certified, count_attack``."""
+    return _histogram(loaded.key, bins, loaded.analysis.table)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _example(key: str, index: int, _choice: Choice) -> ExampleDetail:
+    return evaluation.example_detail(_choice.config(), index)
+
+
+def example(choice: Choice, loaded: Loaded, index: int) -> ExampleDetail:
+    """Images, witnesses and probabilities of one example.
+
+    Raises:
+        DataError: the data set's images are not on this machine.
+    """
+    return _example(loaded.key, index, choice)
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _curve(key: str, index: int, _choice: Choice) -> pd.DataFrame:
+    return evaluation.gap_curve(_choice.config(), index)
+
+
+def curve(choice: Choice, loaded: Loaded, index: int) -> pd.DataFrame:
+    """Columns ``epsilon, gap_attack, gap_certified`` of one example; seconds the first time.
+
+    Raises:
+        DataError: the data set's images are not on this machine.
+    """
+    return _curve(loaded.key, index, choice)
+
+
+def reproduce(choice: Choice) -> str:
+    """The command line that computes this analysis."""
+    return evaluation.reproduce_snippet(choice.config())
+
+
+def check_names(choice: Choice) -> None:
+    """Refuse models that are not there.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    for name in (choice.teacher, choice.student):
+        if not name:
+            raise ConfigError("Choose a teacher and a student; this data set has none yet.")
+        read_card(name)

@@ -1,0 +1,143 @@
+"""Data sets and models there are, and which of them go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from dashboard.backend.choice import Choice
+from fkd.core.progress import ProgressCallback
+from fkd.data import DataSetInfo, get_data_set, list_data_sets
+from fkd.evaluation import list_analyses
+from fkd.models import ModelCard, damaged_models, list_models
+
+#: Parts of a model card worth comparing, with their names for people.
+_CARD_PARTS = {
+    "method": "method",
+    "architecture": "architecture",
+    "parameters": "parameters",
+    "epsilon": "trained at ε",
+    "seed": "seed",
+}
+
+
+def data_sets() -> list[DataSetInfo]:
+    """All data sets, those with models first."""
+    with_models = {card.dataset for card in list_models()}
+    return sorted(list_data_sets(), key=lambda info: info.name not in with_models)
+
+
+def data_set(name: str) -> DataSetInfo | None:
+    """One data set's facts; None for an unknown name."""
+    return next((info for info in list_data_sets() if info.name == name), None)
+
+
+def cards(dataset: str | None = None, role: str | None = None) -> list[ModelCard]:
+    """Model cards, shipped ones first."""
+    return list_models(dataset, role)
+
+
+def damaged() -> dict[str, str]:
+    """Model folders that cannot be used, with a sentence each."""
+    return damaged_models()
+
+
+def teachers(dataset: str) -> list[ModelCard]:
+    """Teachers trained on a data set, those with students first."""
+    taught = {card.teacher.name for card in list_models(dataset, "student") if card.teacher}
+    return sorted(list_models(dataset, "teacher"), key=lambda card: card.name not in taught)
+
+
+def students(dataset: str, teacher: str) -> list[ModelCard]:
+    """Students on a data set, the teacher's own first."""
+    found = list_models(dataset, "student")
+    return sorted(found, key=lambda card: not is_student_of(card, teacher))
+
+
+def is_student_of(card: ModelCard, teacher: str) -> bool:
+    """Whether the card's student was distilled from the teacher of that name."""
+    return card.teacher is not None and card.teacher.name == teacher
+
+
+def same_method_student(dataset: str, teacher: str, student: str) -> str | None:
+    """The teacher's own student nearest to ``student``: itself, same method, or the first."""
+    own = [card for card in students(dataset, teacher) if is_student_of(card, teacher)]
+    if not own:
+        return None
+    if any(card.name == student for card in own):
+        return student
+    method = next((c.method for c in list_models(dataset, "student") if c.name == student), None)
+    same = [card.name for card in own if card.method == method]
+    return same[0] if same else own[0].name
+
+
+def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
+    """Teacher, student and radius to show first: an analysed pair if there is one.
+
+    Of several, the adversarially or certifiably trained pairs say most; shipped tables come in the
+    order of their names, so the choice is the same on every machine.
+    """
+    entries = sorted(
+        (entry for entry in list_analyses(dataset)),
+        key=lambda e: (not e.is_shipped, e.config.teacher, e.config.student, -e.config.epsilon),
+    )
+    known = {card.name: card for card in list_models(dataset)}
+    for entry in entries:
+        teacher, student = entry.config.teacher, entry.config.student
+        if teacher in known and student in known and is_student_of(known[student], teacher):
+            return teacher, student, entry.config.epsilon
+    first = next(iter(teachers(dataset)), None)
+    if first is None:
+        return None, None, 0.1
+    own = next(iter(students(dataset, first.name)), None)
+    return first.name, own.name if own else None, 0.1
+
+
+def card_differences(names: list[str], dataset: str, *, show_all: bool = False) -> pd.DataFrame:
+    """What sets models apart: one row per setting, one column per model.
+
+    Args:
+        names: model names.
+        dataset: their data set.
+        show_all: also settings that are equal in all of them.
+    """
+    by_name = {card.name: card for card in list_models(dataset)}
+    settings: dict[str, dict[str, Any]] = {}
+    for name in names:
+        card = by_name.get(name)
+        if card is None:
+            continue
+        parts: dict[str, Any] = {
+            label: getattr(card, field) for field, label in _CARD_PARTS.items()
+        }
+        parts["teacher"] = card.teacher.name if card.teacher else None
+        parts |= {f"method: {k}": v for k, v in card.method_config.items()}
+        parts |= {f"architecture: {k}": v for k, v in card.architecture_config.items()}
+        parts |= {f"training: {k}": v for k, v in card.training_config.items()}
+        settings[name] = {key: "—" if v is None else str(v) for key, v in parts.items()}
+    table = pd.DataFrame(settings).fillna("—")
+    if show_all or table.shape[1] < 2:
+        return table
+    return table[table.nunique(axis=1) > 1]
+
+
+def download(name: str, progress: ProgressCallback | None = None) -> None:
+    """Fetch a data set.
+
+    Raises:
+        DataError: it cannot be downloaded.
+    """
+    get_data_set(name).download(progress)
+
+
+def choice_of(entry_config: Any) -> Choice:
+    """The choice that a stored analysis answers."""
+    return Choice(
+        dataset=entry_config.dataset,
+        teacher=entry_config.teacher,
+        student=entry_config.student,
+        epsilon=entry_config.epsilon,
+        count=entry_config.count,
+        gap_class=entry_config.gap_class,
+    )

@@ -1,0 +1,174 @@
+"""Runs: starting, watching and stopping them, and the forms that describe them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dashboard.backend.choice import Choice
+from dashboard.backend.forms import Field, fields_of
+from fkd import runs
+from fkd.core.errors import RunError
+from fkd.core.paths import home_dir
+from fkd.runs import RunRecord
+
+#: Settings of a training run that have a place of their own in the form, or none.
+_PLACED = frozenset(
+    {
+        "name",
+        "dataset",
+        "architecture",
+        "architecture_config",
+        "method",
+        "method_config",
+        "teacher",
+    }
+)
+
+
+def is_read_only() -> bool:
+    """Whether this server starts no runs (``FKD_READ_ONLY=1``)."""
+    return os.environ.get("FKD_READ_ONLY", "").strip().lower() in ("1", "true", "yes")
+
+
+def _check_may_start() -> None:
+    if is_read_only():
+        raise RunError(
+            "This dashboard only shows results (FKD_READ_ONLY is set); start runs on your own copy."
+        )
+
+
+def log_folder() -> Path:
+    """Where the dashboard's own log lies."""
+    return home_dir() / "logs"
+
+
+def start_analysis(choice: Choice) -> str:
+    """Start the run that answers a choice; its id.
+
+    Raises:
+        FkdError: it cannot be analysed.
+    """
+    _check_may_start()
+    return runs.start_run("analyse", choice.config().model_dump(mode="json"))
+
+
+def live_analysis(choice: Choice) -> RunRecord | None:
+    """The newest run of exactly this choice, unless it is done."""
+    wanted = choice.config().model_dump(mode="json")
+    for record in runs.list_runs(50, "analyse"):
+        if record.spec == wanted:
+            return record if record.state != "done" else None
+    return None
+
+
+def start_training(spec: dict[str, Any]) -> str:
+    """Start a training or distillation run; its id.
+
+    Raises:
+        FkdError: the specification cannot be used.
+    """
+    _check_may_start()
+    return runs.start_run("train", spec)
+
+
+def get_run(run_id: str) -> RunRecord:
+    """A run as it stands.
+
+    Raises:
+        RunError: there is none of that id.
+    """
+    return runs.get_run(run_id)
+
+
+def recent_runs(kind: str | None = None, limit: int = 50) -> list[RunRecord]:
+    """The latest runs, newest first."""
+    return runs.list_runs(limit, kind)
+
+
+def cancel_run(run_id: str) -> None:
+    """Ask a run to stop.
+
+    Raises:
+        RunError: it has ended already.
+    """
+    _check_may_start()
+    runs.cancel_run(run_id)
+
+
+def resume_run(run_id: str) -> None:
+    """Go on with a run that was cancelled, failed or got lost.
+
+    Raises:
+        RunError: it is live or done.
+    """
+    _check_may_start()
+    runs.resume_run(run_id)
+
+
+def run_history(run_id: str) -> pd.DataFrame:
+    """One row per report of the run."""
+    return runs.run_history(run_id)
+
+
+def run_log(run_id: str, lines: int = 50) -> str:
+    """The end of the run's log."""
+    return runs.run_log(run_id, lines)
+
+
+def accuracy_columns(history: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Columns of a history that are shares (accuracies), and those that are parts of the loss."""
+    fixed = {"time", "attempt", "stage", "done", "total", "epoch", "step"}
+    numbers = [
+        column
+        for column in history.columns
+        if column not in fixed and pd.api.types.is_numeric_dtype(history[column])
+    ]
+    shares = [column for column in numbers if column.endswith("accuracy")]
+    return shares, [column for column in numbers if column not in shares]
+
+
+def free_name(dataset: str, method: str, architecture: str) -> str:
+    """A name for a new model that no model has yet."""
+    from fkd.models import list_models
+
+    taken = {card.name for card in list_models()}
+    stem = f"{dataset}-{method}-{architecture}".replace("_", "-")
+    number = 1
+    while f"{stem}-{number}" in taken:
+        number += 1
+    return f"{stem}-{number}"
+
+
+def methods(role: str) -> dict[str, str]:
+    """Training methods that make a teacher or a student: name and title."""
+    from fkd.distillation import METHODS
+
+    entries = {name: METHODS.get(name) for name in METHODS}
+    return {name: entry.title for name, entry in entries.items() if entry.role == role}
+
+
+def architectures() -> dict[str, str]:
+    """Architectures: name and first line of their description."""
+    from fkd.models import ARCHITECTURES
+
+    return ARCHITECTURES.available()
+
+
+def training_fields(method: str, architecture: str) -> dict[str, list[Field]]:
+    """The form of a training run: fields of the method, the architecture and the training itself.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    from fkd.distillation import METHODS, TrainSpec
+    from fkd.models import ARCHITECTURES
+
+    return {
+        "method": fields_of(METHODS.get(method).Config),
+        "architecture": fields_of(ARCHITECTURES.get(architecture).Config),
+        "training": fields_of(TrainSpec, leave_out=_PLACED),
+    }

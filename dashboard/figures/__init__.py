@@ -1,0 +1,28 @@
+"""Records to plotly figures: one chart per function, one theme for all, a description with each."""
+
+from dashboard.figures.agreement import agreement
+from dashboard.figures.bracket import bracket
+from dashboard.figures.comparison import brackets
+from dashboard.figures.curve import curve
+from dashboard.figures.distribution import cumulative, histogram
+from dashboard.figures.probabilities import probabilities
+from dashboard.figures.scatter import PAIRINGS, examples
+from dashboard.figures.theme import Chart, percent, pixels, toolbar
+from dashboard.figures.training import lines
+
+__all__ = [
+    "PAIRINGS",
+    "Chart",
+    "agreement",
+    "bracket",
+    "brackets",
+    "cumulative",
+    "curve",
+    "examples",
+    "histogram",
+    "lines",
+    "percent",
+    "pixels",
+    "probabilities",
+    "toolbar",
+]

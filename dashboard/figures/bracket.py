@@ -1,0 +1,96 @@
+"""Every example's bracket: from what an attack reached to what a certificate allows."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboard.figures import theme
+
+
+def bracket(frame: pd.DataFrame, *, primary: int | None = None, height: int = 330) -> theme.Chart:
+    """Examples side by side, ordered by the gap found; the truth lies on each grey line.
+
+    Args:
+        frame: analysis table.
+        primary: example id to mark.
+        height: pixels.
+    """
+    ordered = frame.sort_values(["gap_attack", "gap_certified"], ascending=False)
+    ordered = ordered.reset_index(drop=True)
+    rank = list(range(1, len(ordered) + 1))
+    bounded = ordered["gap_certified"].notna()
+
+    x_lines: list[float | None] = []
+    y_lines: list[float | None] = []
+    for position, low, high in zip(
+        rank, ordered["gap_attack"], ordered["gap_certified"], strict=True
+    ):
+        # Without a certificate nothing is excluded: the bracket reaches 1.
+        x_lines += [position, position, None]
+        y_lines += [low, 1.0 if pd.isna(high) else high, None]
+
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=x_lines,
+            y=y_lines,
+            mode="lines",
+            line={"color": theme.BAND, "width": 3},
+            hoverinfo="skip",
+            name="open: truth lies here",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[r for r, known in zip(rank, bounded, strict=True) if known],
+            y=ordered.loc[bounded, "gap_certified"],
+            mode="markers",
+            name="certified: never more",
+            marker={"color": theme.CERTIFICATE, "symbol": "triangle-down", "size": 6},
+            customdata=ordered.loc[bounded, "index"],
+            hovertemplate="Image %{customdata}: certified ≤ %{y:.3f}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=rank,
+            y=ordered["gap_attack"],
+            mode="markers",
+            name="attack: reached",
+            marker={"color": theme.ATTACK, "symbol": "circle", "size": 6},
+            customdata=ordered["index"],
+            hovertemplate="Image %{customdata}: attack reached %{y:.3f}<extra></extra>",
+        )
+    )
+    chosen = ordered.index[ordered["index"] == primary]
+    if len(chosen):
+        figure.add_trace(
+            go.Scatter(
+                x=[int(chosen[0]) + 1],
+                y=[ordered.loc[chosen[0], "gap_attack"]],
+                mode="markers",
+                name=f"image {primary}",
+                marker={
+                    "color": theme.SELECTED,
+                    "symbol": "circle-open",
+                    "size": 16,
+                    "line": {"width": 3},
+                },
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+    theme.lay_out(
+        figure,
+        x=f"images, largest gap found first (n = {len(ordered)})",
+        y="confidence gap (probability)",
+        height=height,
+        x_range=(0, len(ordered) + 1),
+        y_range=(-0.03, 1.03),
+    )
+    return theme.Chart(
+        figure,
+        f"For each of {len(ordered)} images, the confidence gap an attack reached and the certified "
+        "upper bound, joined by a line on which the true worst case lies.",
+    )

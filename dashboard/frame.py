@@ -1,0 +1,77 @@
+"""What surrounds every page: navigation, the pair's pickers, heading, link, and the error guard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import backend, parts, registry, sidebar, state
+from dashboard.guard import guard
+
+_LOGO = str(Path(__file__).with_name("logo.svg"))
+_STYLE = """
+<style>
+.stMainBlockContainer { padding: 4rem 2.2rem 3rem; max-width: 1500px; }
+@media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
+[data-testid="stImage"] img { image-rendering: pixelated; border-radius: 3px; }
+[data-testid="stMetricLabel"] p { font-size: 0.9rem; }
+</style>
+"""
+
+
+def main() -> None:
+    """Draw the frame and run the chosen page in it."""
+    st.set_page_config(
+        page_title="Faithful distillation", page_icon=":material/compare_arrows:", layout="wide"
+    )
+    st.html(_STYLE)
+    st.logo(_LOGO, size="large")
+    with guard():
+        _draw()
+
+
+def _draw() -> None:
+    is_first_run = "_started" not in st.session_state
+    asked = st.query_params.to_dict() if is_first_run else {}
+    st.session_state["_started"] = True
+    state.begin_run()
+
+    views = registry.all_views()
+    pages = [
+        st.Page(
+            view.file,
+            title=view.title,
+            icon=view.icon,
+            url_path=view.name,
+            default=view.name == views[0].name,
+        )
+        for view in views
+    ]
+    sections: dict[str, list[st.Page]] = {}
+    for view, page in zip(views, pages, strict=True):
+        sections.setdefault(view.section, []).append(page)
+    current = st.navigation(sections)
+    view = next(
+        (v for v, p in zip(views, pages, strict=True) if p is current or p == current), views[0]
+    )
+
+    choice = sidebar.draw()
+    state.set_choice(choice, None)
+    slot = parts.heading(view.title, choice if view.needs else None)
+    for sentence in state.dropped_parameters(asked):
+        st.warning(sentence, icon=":material/link_off:")
+
+    with guard():
+        if view.needs and choice is None:
+            parts.no_pair()
+        elif "analysis" in view.needs:
+            found = backend.find(choice)
+            state.set_choice(choice, found)
+            if found is None:
+                parts.not_analysed(choice)
+            else:
+                current.run()
+        else:
+            current.run()
+    parts.copy_link(slot)

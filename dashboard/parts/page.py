@@ -1,0 +1,182 @@
+"""Heading, link, and what a page says when it has nothing to draw yet."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import backend, figures, state
+from dashboard.guard import guard
+from dashboard.parts import run
+
+_STATE_COLOURS = {"refuted": "violet", "open": "gray", "certified": "green"}
+_STATE_ICONS = {
+    "refuted": ":material/close:",
+    "open": ":material/question_mark:",
+    "certified": ":material/verified:",
+}
+
+
+def heading(title: str, choice: backend.Choice | None) -> object:
+    """Title, what is being looked at, and a place for the link (filled once the page is drawn)."""
+    row = st.container(
+        horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
+    )
+    with row:
+        st.title(title, width="content", anchor=False)
+        slot = st.container(width="content")
+    if choice is not None:
+        st.markdown(
+            f":blue-badge[:material/school: {choice.teacher}] "
+            f":orange-badge[:material/person: {choice.student}] "
+            f":gray-badge[ε = {figures.pixels(choice.epsilon)}] "
+            f":gray-badge[{choice.dataset}, {choice.count} images]"
+        )
+    return slot
+
+
+def copy_link(slot: object) -> None:
+    """The link to this very view, in the heading."""
+    with slot, st.popover("Copy link", icon=":material/link:"):  # type: ignore[attr-defined]
+        st.caption("Opens this page with the same data, pair, radius and selected image.")
+        st.code(state.link(), language=None, wrap_lines=True)
+
+
+def page_link(page: str, label: str, icon: str, **changes: object) -> None:
+    """A link to another page that keeps the pair (`st.switch_page` refuses bound parameters)."""
+    st.page_link(
+        f"views/{page}.py",
+        label=label,
+        icon=icon,
+        query_params=state.pair_parameters(**changes),
+    )
+
+
+def state_badge(name: str) -> None:
+    """Certified, open or refuted, in words and colour."""
+    st.badge(backend.STATE_NAMES[name], color=_STATE_COLOURS[name], icon=_STATE_ICONS[name])
+
+
+def how_to_read(text: str) -> None:
+    """Folded explanation of a page."""
+    with st.expander("How to read this page", icon=":material/help:"):
+        st.markdown(text)
+
+
+def certificate_note(loaded: backend.Loaded) -> None:
+    """Say how many examples have no certificate, and why."""
+    missing = loaded.summary.certified_missing
+    if not missing:
+        return
+    reasons = loaded.frame["certificate_reason"].dropna().unique()
+    why = f" ({reasons[0]})" if len(reasons) else ""
+    st.info(
+        f"{missing} of {loaded.summary.count} images have no certificate{why}; for them only the "
+        "attack's lower end is known.",
+        icon=":material/info:",
+    )
+
+
+def no_pair() -> None:
+    """What to do where the data set has no teacher or no student."""
+    dataset = st.session_state.get("dataset")
+    st.info(
+        f"There is no teacher with a student on **{dataset}** yet, or ε cannot be read. Choose "
+        "another data set in the sidebar, or train a teacher and distil a student.",
+        icon=":material/info:",
+    )
+    st.page_link("views/distil.py", label="Train or distil", icon=":material/model_training:")
+
+
+def not_analysed(choice: backend.Choice) -> None:
+    """Explain that nothing is stored for this choice, and offer the one next step."""
+    reason = _cannot_analyse(choice)
+    live = backend.live_analysis(choice)
+    with st.container(border=True):
+        st.subheader("Not analysed yet", anchor=False)
+        st.markdown(
+            f"Nothing is stored for **{choice.student}** against **{choice.teacher}** within "
+            f"ε = {figures.pixels(choice.epsilon)} on the first {choice.count} test images of "
+            f"**{choice.dataset}**. An analysis attacks each image to find how far the two get apart, "
+            "and certifies how far they can get at most; it takes seconds to minutes, and is kept."
+        )
+        if live is not None and not live.has_ended:
+            run.watch(live)
+        elif reason is not None:
+            st.warning(reason, icon=":material/info:")
+            images_absent(choice.dataset, "analyse")
+        else:
+            if live is not None:
+                run.run_card(live, controls=False)
+            _start(choice)
+    _stored_instead(choice)
+
+
+def _start(choice: backend.Choice) -> None:
+    if backend.is_read_only():
+        st.caption("This dashboard only shows results (FKD_READ_ONLY), so it starts no analysis.")
+        return
+    if st.button(
+        f"Analyse {choice.count} images",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="start_analysis",
+    ):
+        with guard():
+            backend.start_analysis(choice)
+            st.rerun()
+
+
+def _cannot_analyse(choice: backend.Choice) -> str | None:
+    info = backend.data_set(choice.dataset)
+    if info is not None and not info.is_available:
+        return (
+            f"The images of {info.title} are not on this machine, so nothing new can be analysed; "
+            "analyses that are stored still draw."
+        )
+    return None
+
+
+def _stored_instead(choice: backend.Choice) -> None:
+    others = [other for other in backend.stored(choice) if other != choice]
+    if not others:
+        return
+    st.markdown("**Stored for this pair:**")
+    with st.container(horizontal=True):
+        for other in others[:12]:
+            by_teacher = ", teacher's class" if other.gap_class == "teacher" else ""
+            st.button(
+                f"ε = {other.epsilon:g}, {other.count} images{by_teacher}",
+                key=f"stored_{other.epsilon:g}_{other.count}_{other.gap_class}",
+                on_click=_take,
+                args=(other,),
+            )
+
+
+def _take(other: backend.Choice) -> None:
+    st.session_state["epsilon"] = f"{other.epsilon:g}"
+    st.session_state["count"] = other.count
+    st.session_state["gap_class"] = other.gap_class
+
+
+def images_absent(dataset: str, key: str) -> None:
+    """Say that the images are elsewhere, and offer to download them where that can be done."""
+    info = backend.data_set(dataset)
+    title = info.title if info is not None else dataset
+    st.markdown(
+        f":material/image_not_supported: The images of **{title}** are not on this machine; the "
+        "figures above come from stored tables, pictures need the data."
+    )
+    if info is None or not info.can_download:
+        st.caption("Put the set's files into the data folder; the page About names it.")
+        return
+    if backend.is_read_only():
+        return
+    if st.button(f"Download {title}", icon=":material/download:", key=f"download_{key}"):
+        with guard():
+            bar = st.progress(0.0, text=f"Downloading {title}")
+
+            def show(step: object) -> None:
+                bar.progress(step.fraction, text=f"Downloading {title}: {step.stage}")  # type: ignore[attr-defined]
+
+            backend.download(dataset, show)
+            st.rerun()

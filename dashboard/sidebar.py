@@ -1,0 +1,118 @@
+"""The sidebar: data set, teacher, student, radius; kept across pages and in the address."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import backend, state
+
+_GAP_CLASS_HELP = (
+    "Whose probability is compared: the image's true label, or the class the teacher predicts."
+)
+
+
+def draw() -> backend.Choice | None:
+    """Draw the pickers; the choice, or None where the data set has no pair."""
+    with st.sidebar:
+        dataset = _dataset()
+        teacher, student = _pair(dataset)
+        epsilon_text = _epsilon(dataset)
+        count, gap_class = _more()
+        if teacher is None or student is None:
+            return None
+        try:
+            epsilon = backend.parse_epsilon(epsilon_text)
+        except backend.FkdError as error:
+            st.error(str(error))
+            return None
+        return backend.Choice(dataset, teacher, student, epsilon, count, gap_class)
+
+
+def _dataset() -> str:
+    infos = {info.name: info for info in backend.data_sets()}
+    return st.selectbox(
+        "Data set",
+        list(infos),
+        on_change=_dataset_changed,
+        help="Sets with models come first.",
+        **state.bound("dataset"),
+    )
+
+
+def _pair(dataset: str) -> tuple[str | None, str | None]:
+    default_teacher, default_student, _ = backend.default_pair(dataset)
+    teachers = [card.name for card in backend.teachers(dataset)]
+    teacher = st.selectbox(
+        "Teacher",
+        teachers,
+        index=teachers.index(default_teacher) if default_teacher in teachers else 0,
+        on_change=_teacher_changed,
+        placeholder="none for this data set",
+        disabled=not teachers,
+        help="The network that was imitated.",
+        **state.bound("teacher"),
+    )
+    students = [card.name for card in backend.students(dataset, teacher or "")]
+    if default_teacher != teacher and teacher is not None:
+        default_student = backend.same_method_student(dataset, teacher, default_student or "")
+    student = st.selectbox(
+        "Student",
+        students,
+        index=students.index(default_student) if default_student in students else 0,
+        placeholder="none for this data set",
+        disabled=not students,
+        help="The network that imitates. This teacher's own students come first.",
+        **state.bound("student"),
+    )
+    return teacher, student
+
+
+def _epsilon(dataset: str) -> str:
+    info = backend.data_set(dataset)
+    *_, default = backend.default_pair(dataset)
+    options = sorted({*(info.epsilons if info else ()), default})
+    labels = [f"{value:g}" for value in options]
+    return st.selectbox(
+        "ε, largest pixel change",
+        labels,
+        index=labels.index(f"{default:g}"),
+        accept_new_options=True,
+        help=(
+            "Every pixel may change by at most this much; images lie in [0, 1]. "
+            "Type another value, also as a fraction such as 8/255."
+        ),
+        **state.bound("epsilon"),
+    )
+
+
+def _more() -> tuple[int, str]:
+    with st.expander("More", icon=":material/tune:"):
+        count = st.number_input(
+            "Images",
+            min_value=1,
+            value=200,
+            step=50,
+            help="How many test images are analysed, from the first on.",
+            **state.bound("count"),
+        )
+        gap_class = st.selectbox(
+            "Class compared", ["label", "teacher"], help=_GAP_CLASS_HELP, **state.bound("gap_class")
+        )
+    return int(count), gap_class
+
+
+def _dataset_changed() -> None:
+    teacher, student, epsilon = backend.default_pair(st.session_state["dataset"])
+    st.session_state["teacher"] = teacher
+    st.session_state["student"] = student
+    st.session_state["epsilon"] = f"{epsilon:g}"
+
+
+def _teacher_changed() -> None:
+    student = backend.same_method_student(
+        st.session_state["dataset"],
+        st.session_state["teacher"],
+        st.session_state.get("student") or "",
+    )
+    if student is not None:
+        st.session_state["student"] = student

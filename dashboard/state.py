@@ -1,0 +1,169 @@
+"""What a page looks at: the sidebar's choice, the selected example, and the link that reopens both.
+
+Every choice is a widget with ``key=`` and ``bind="query-params"``, so Streamlit keeps it in the
+address and across pages.  Defaults stay out of the address; `link` writes them all down, so a copied
+link shows the same view wherever the defaults differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import backend
+
+#: Keys of the sidebar's widgets; also the names in the address.
+PAIR_KEYS = ("dataset", "teacher", "student", "epsilon", "count", "gap_class")
+#: Keys of pages' widgets that belong to a view.
+VIEW_KEYS = ("example", "pairing", "show", "witness", "curve", "page", "students", "run", "task")
+
+_CHOICE = "_choice"
+_LOADED = "_loaded"
+_DRAWN = "_drawn_keys"
+_TABLE_ROUND = "_table_round"
+
+
+def set_choice(choice: backend.Choice | None, loaded: backend.Loaded | None) -> None:
+    """Remember the frame's choice for the page (called by the frame in every run)."""
+    st.session_state[_CHOICE] = choice
+    st.session_state[_LOADED] = loaded
+
+
+def choice() -> backend.Choice:
+    """The present choice; pages whose NEEDS hold "pair" may rely on it."""
+    return st.session_state[_CHOICE]
+
+
+def loaded() -> backend.Loaded:
+    """The present choice's analysis; pages whose NEEDS hold "analysis" may rely on it."""
+    return st.session_state[_LOADED]
+
+
+def maybe_choice() -> backend.Choice | None:
+    """The present choice, None where no pair can be chosen."""
+    return st.session_state.get(_CHOICE)
+
+
+def classes() -> tuple[str, ...]:
+    """Names of the data set's classes; empty where they are unknown."""
+    info = backend.data_set(choice().dataset)
+    return tuple(info.classes) if info is not None else ()
+
+
+# ---------------------------------------------------------------- links
+
+
+def begin_run() -> None:
+    """Forget which widgets were drawn before (called by the frame first)."""
+    st.session_state[_DRAWN] = []
+
+
+def bound(key: str) -> dict[str, Any]:
+    """Arguments that tie a widget to the address: ``st.toggle("...", **bound("curve"))``."""
+    drawn: list[str] = st.session_state.setdefault(_DRAWN, [])
+    if key not in drawn:
+        drawn.append(key)
+    return {"key": key, "bind": "query-params"}
+
+
+def parameters(**changes: Any) -> dict[str, Any]:
+    """Every choice of this view as address parameters, with some replaced (None leaves one out)."""
+    drawn = st.session_state.get(_DRAWN, [])
+    values = {key: st.session_state.get(key) for key in drawn}
+    values |= changes
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if value is None or value == []:
+            continue
+        found[key] = [str(v) for v in value] if isinstance(value, list | tuple) else _text(value)
+    return found
+
+
+def pair_parameters(**changes: Any) -> dict[str, Any]:
+    """The sidebar's choice as address parameters, for links to other pages."""
+    values = {key: st.session_state.get(key) for key in PAIR_KEYS} | changes
+    return {key: _text(value) for key, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def link() -> str:
+    """The address that reopens this very view."""
+    base = st.context.url or ""
+    query = urlencode(parameters(), doseq=True)
+    return f"{base}?{query}" if query else base
+
+
+def dropped_parameters(asked: dict[str, str]) -> list[str]:
+    """Sentences for what a link asked for and did not get.
+
+    Args:
+        asked: the address's parameters before any widget was drawn.
+    """
+    sentences = []
+    for key in PAIR_KEYS:
+        wanted, got = asked.get(key), st.session_state.get(key)
+        if wanted in (None, "") or got is None or _same(wanted, got):
+            continue
+        name = {"gap_class": "class compared", "dataset": "data set"}.get(key, key)
+        sentences.append(
+            f"The link asks for the {name} “{wanted}”, which cannot be used; this is “{got}”."
+        )
+    return sentences
+
+
+def _same(wanted: str, got: Any) -> bool:
+    if str(got) == wanted:
+        return True
+    try:
+        return float(got) == float(wanted)
+    except (TypeError, ValueError):
+        return False
+
+
+# ---------------------------------------------------------------- the selected example
+
+
+def default_example() -> int:
+    """The example whose gap the attack drove furthest."""
+    frame = loaded().frame
+    return int(frame.loc[frame["gap_attack"].idxmax(), "index"])
+
+
+def example() -> int:
+    """The selected example's id."""
+    known = loaded().frame["index"]
+    value = st.session_state.get("example")
+    if value is None or value not in set(known):
+        return default_example()
+    return int(value)
+
+
+def select(index: int, *, by_table: bool = False) -> None:
+    """Make an example the selected one (in callbacks only: widgets take it up in the next run).
+
+    Args:
+        index: example id.
+        by_table: the table was clicked, so it shows the selection already; otherwise it is drawn
+            anew, because a table's selection cannot be set while it stays.
+    """
+    st.session_state["example"] = int(index)
+    if not by_table:
+        st.session_state[_TABLE_ROUND] = table_round() + 1
+
+
+def table_round() -> int:
+    """Part of the table's key: changes when the table must take up a selection made elsewhere."""
+    return st.session_state.get(_TABLE_ROUND, 0)
+
+
+def neighbour(ordered: pd.Series, step: int) -> int:
+    """The example ``step`` places further in an order of ids, staying at its ends."""
+    ids = [int(index) for index in ordered]
+    here = ids.index(example()) if example() in ids else 0
+    return ids[min(len(ids) - 1, max(0, here + step))]

@@ -1,0 +1,242 @@
+"""Distil: start a training run, watch it, stop and resume it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import backend, figures, parts, state
+from dashboard.guard import guard, guarded
+from dashboard.parts import run as run_parts
+
+TITLE = "Distil"
+ICON = ":material/model_training:"
+SECTION = "Models"
+ORDER = 60
+NEEDS = ()
+
+_TASKS = {"student": "Distil a student", "teacher": "Train a teacher"}
+
+_EXPLANATION = """
+A run is a process of its own: close this page and it goes on; come back and it is in the list. Cancelling
+saves a checkpoint, from which *Resume* goes on as if nothing had happened. A finished model is in the
+sidebar at once. Every setting is the same as on the command line (`python -m fkd train --help`).
+"""
+
+
+def render() -> None:
+    """Draw the page."""
+    left, right = st.columns([1, 1], gap="medium")
+    with left:
+        if backend.is_read_only():
+            st.info(
+                "This dashboard only shows results (FKD_READ_ONLY), so it starts no runs.",
+                icon=":material/visibility:",
+            )
+        else:
+            _new_run()
+    with right:
+        _runs()
+    parts.how_to_read(_EXPLANATION)
+
+
+# ---------------------------------------------------------------- starting
+
+
+def _new_run() -> None:
+    st.subheader("New run", anchor=False)
+    role = st.segmented_control(
+        "What to make",
+        list(_TASKS),
+        default="student",
+        required=True,
+        format_func=_TASKS.get,
+        label_visibility="collapsed",
+        **state.bound("task"),
+    )
+    dataset = st.session_state.get("dataset")
+    teacher = None
+    if role == "student":
+        names = [card.name for card in backend.teachers(dataset)]
+        if not names:
+            st.info(
+                f"There is no teacher on {dataset} yet; train one first.", icon=":material/info:"
+            )
+            return
+        chosen = st.session_state.get("teacher")
+        teacher = st.selectbox(
+            "Teacher",
+            names,
+            index=names.index(chosen) if chosen in names else 0,
+            key="run_teacher",
+            help="The network to imitate. The data set is the sidebar's.",
+        )
+    methods = backend.methods(role)
+    first, second = st.columns(2)
+    method = first.selectbox("Method", list(methods), format_func=methods.get, key="run_method")
+    architectures = backend.architectures()
+    architecture = second.selectbox(
+        "Architecture",
+        list(architectures),
+        key="run_architecture",
+        help="\n\n".join(f"**{name}**: {text}" for name, text in architectures.items()),
+    )
+    _form(role, dataset, teacher, method, architecture)
+
+
+def _form(role: str, dataset: str, teacher: str | None, method: str, architecture: str) -> None:
+    fields = backend.training_fields(method, architecture)
+    with st.form("new_run", border=True):
+        name = st.text_input(
+            "Name of the new model",
+            value=backend.free_name(dataset, method, architecture),
+            key=f"run_name_{dataset}_{method}_{architecture}",
+            help="Letters, digits, dots, dashes and underscores; also its folder's name.",
+        )
+        values: dict[str, Any] = {}
+        for group, title, is_open in (
+            ("method", "Method", True),
+            ("training", "Training", True),
+            ("architecture", "Architecture", False),
+        ):
+            if not fields[group]:
+                continue
+            with st.expander(title, expanded=is_open):
+                prefix = f"run_{group}_{method if group == 'method' else architecture}"
+                with guard():
+                    values[group] = parts.form_values(fields[group], prefix)
+        submitted = st.form_submit_button(
+            _TASKS[role], type="primary", icon=":material/play_arrow:"
+        )
+    if submitted and "training" in values:
+        with guard():
+            run_id = backend.start_training(
+                {
+                    "name": name,
+                    "dataset": dataset,
+                    "teacher": teacher,
+                    "method": method,
+                    "method_config": values.get("method", {}),
+                    "architecture": architecture,
+                    "architecture_config": values.get("architecture", {}),
+                    **values["training"],
+                }
+            )
+            st.session_state["watched_run"] = run_id
+            st.rerun()
+
+
+# ---------------------------------------------------------------- watching
+
+
+def _runs() -> None:
+    st.subheader("Runs", anchor=False)
+    records = backend.recent_runs()
+    if not records:
+        st.caption("No run yet. A run you start appears here, with its progress and its log.")
+        return
+    by_id = {record.id: record for record in records}
+    watched = st.session_state.pop("watched_run", None)
+    if watched in by_id:
+        st.session_state["run"] = watched
+    chosen = st.selectbox(
+        "Run",
+        list(by_id),
+        format_func=lambda run_id: run_id,
+        label_visibility="collapsed",
+        **state.bound("run"),
+    )
+    record = by_id[chosen]
+    with st.container(border=True):
+        if record.has_ended:
+            _details(record)
+        else:
+            _live(record.id)
+    _list(records)
+
+
+@st.fragment(run_every=1.0)
+@guarded
+def _live(run_id: str) -> None:
+    record = backend.get_run(run_id)
+    _details(record)
+    if record.has_ended:
+        st.rerun()
+
+
+def _details(record: backend.RunRecord) -> None:
+    parts.run_card(record)
+    if record.kind == "train":
+        history = backend.run_history(record.id)
+        _curves(history)
+        if record.state == "done" and record.result:
+            _finished(record)
+    with st.expander("Log", icon=":material/terminal:"):
+        log = backend.run_log(record.id)
+        st.code(log or "Nothing written yet.", language=None, height=220)
+    with st.expander("Settings", icon=":material/tune:"):
+        st.json(record.spec)
+
+
+def _curves(history: pd.DataFrame) -> None:
+    shares, losses = backend.accuracy_columns(history)
+    if history.empty:
+        return
+    numbered = history.assign(report=range(1, len(history) + 1))
+    x, title = ("epoch", "epoch") if "epoch" in history.columns else ("report", "report")
+    if losses:
+        parts.chart(
+            figures.lines(numbered, losses, x=x, x_title=title, y_title="loss parts"), "losses"
+        )
+    if shares:
+        parts.chart(
+            figures.lines(
+                numbered, shares, x=x, x_title=title, y_title="share of images", share=True
+            ),
+            "accuracies",
+        )
+
+
+def _finished(record: backend.RunRecord) -> None:
+    st.success(f"The model **{record.result}** is ready.", icon=":material/check:")
+    teacher = record.spec.get("teacher")
+    if teacher:
+        parts.page_link(
+            "overview",
+            "Compare it with its teacher",
+            ":material/arrow_forward:",
+            dataset=record.spec["dataset"],
+            teacher=teacher,
+            student=record.result,
+        )
+
+
+def _list(records: list[backend.RunRecord]) -> None:
+    table = pd.DataFrame(
+        [
+            {
+                "run": record.title,
+                "kind": record.kind,
+                "state": run_parts.label(record.state),
+                "asked for": record.created,
+                "took": run_parts.duration(record.seconds) if record.started else "",
+            }
+            for record in records
+        ]
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=min(320, 40 + 35 * len(table)),
+        column_config={
+            "run": st.column_config.TextColumn(width="medium"),
+            "asked for": st.column_config.DatetimeColumn(format="distance"),
+        },
+        alt="All runs, newest first",
+    )
+
+
+if __name__ == "__main__":
+    render()

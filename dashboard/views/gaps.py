@@ -1,0 +1,138 @@
+"""Confidence gaps: every example as a point and a row; the selected one from close by."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import backend, figures, parts, state
+
+TITLE = "Confidence gaps"
+ICON = ":material/scatter_plot:"
+SECTION = "Results"
+ORDER = 20
+NEEDS = ("analysis",)
+
+_SHOWN = {
+    "all": "All",
+    "refuted": "Disagreement",
+    "open": "Open",
+    "certified": "Certified",
+}
+_COLUMNS = ("index", "label", "state", "gap_clean", "gap_attack", "gap_certified")
+
+_EXPLANATION = """
+Each point and each row is one test image; click either to see it on the right, or step with the arrow
+keys. **Attack and certificate**: the true worst-case gap lies between a point's two coordinates, so the
+nearer it is to the diagonal, the better it is known; no point may lie below. **Clean and attacked**: how
+much perturbing the image adds. **Teacher and student**: both networks' confidence at the witness; off the
+diagonal, one of them is surer than the other.
+"""
+
+
+def render() -> None:
+    """Draw the page."""
+    loaded = state.loaded()
+    left, right = st.columns([11, 10], gap="medium")
+    with left:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            shown, pairing = _filter(), _axes()
+        frame = loaded.frame if shown == "all" else loaded.frame[loaded.frame["state"] == shown]
+        ordered = frame.sort_values("gap_attack", ascending=False, kind="stable")
+        _scatter(frame, pairing)
+        _table(ordered, shown)
+    with right, st.container(border=True):
+        parts.example_panel(ordered["index"])
+    parts.certificate_note(loaded)
+    parts.how_to_read(_EXPLANATION)
+
+
+def _filter() -> str:
+    return st.segmented_control(
+        "Show",
+        list(_SHOWN),
+        default="all",
+        required=True,
+        # What the function returns stands in the address, so it holds no counts.
+        format_func=_SHOWN.get,
+        label_visibility="collapsed",
+        **state.bound("show"),
+    )
+
+
+def _axes() -> str:
+    return st.selectbox(
+        "Axes",
+        list(figures.PAIRINGS),
+        format_func=lambda name: figures.PAIRINGS[name].name,
+        label_visibility="collapsed",
+        width=210,
+        **state.bound("pairing"),
+    )
+
+
+def _scatter(frame: pd.DataFrame, pairing: str) -> None:
+    parts.chart(
+        figures.examples(
+            frame, pairing, primary=state.example(), classes=state.classes(), height=380
+        ),
+        "scatter",
+        on_select=_point_clicked,
+    )
+
+
+def _point_clicked() -> None:
+    index = parts.clicked_example("scatter")
+    if index is not None:
+        state.select(index)
+
+
+def _table(ordered: pd.DataFrame, shown: str) -> None:
+    if ordered.empty:
+        st.caption("No image is in this state.")
+        return
+    loaded, meanings = state.loaded(), backend.column_meanings()
+    ids = ordered["index"].tolist()
+    classes = state.classes()
+    table = ordered[list(_COLUMNS)].copy()
+    table["label"] = [parts.named(classes, value) for value in table["label"]]
+    table["state"] = table["state"].map(_SHOWN)
+    chosen = ids.index(state.example()) if state.example() in ids else None
+    key = f"gap_table_{loaded.key}_{shown}_{state.table_round()}"
+
+    def row_clicked() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows:
+            state.select(ids[rows[0]], by_table=True)
+
+    config = {
+        "index": st.column_config.NumberColumn("image", help=meanings["index"], width=55),
+        "label": st.column_config.TextColumn("label", help=meanings["label"], width=55),
+        "state": st.column_config.TextColumn("agreement", width=95),
+        "gap_clean": st.column_config.NumberColumn(
+            "clean", help=meanings["gap_clean"], format="%.3f", width=60
+        ),
+    } | {
+        name: st.column_config.ProgressColumn(
+            title, help=meanings[name], min_value=0.0, max_value=1.0, format="%.3f", width=110
+        )
+        for name, title in (
+            ("gap_attack", "attack ≥"),
+            ("gap_certified", "certified ≤"),
+        )
+    }
+    st.dataframe(
+        table,
+        key=key,
+        on_select=row_clicked,
+        selection_mode="single-row",
+        selection_default=None if chosen is None else {"selection": {"rows": [chosen]}},
+        hide_index=True,
+        height=470,
+        column_config=config,
+        alt="Images with their gaps, the largest gap found first; select a row to see the image",
+    )
+
+
+if __name__ == "__main__":
+    render()

@@ -1,0 +1,63 @@
+"""Render every page on digits into a folder: ``python -m tests.e2e.take_screenshots FOLDER``.
+
+Used for the README.  Pictures show digits only, which come with scikit-learn; no downloaded set appears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from dashboard.registry import all_views
+from tests.e2e._browser import DESKTOP, PHONE, chromium, dashboard, settle
+
+_LONG_PAGES = ("gaps", "disagreements", "distil", "overview")
+
+
+def main() -> None:
+    """Take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("--phone", action="store_true", help="at the size of a phone")
+    parser.add_argument("--dark", action="store_true", help="in the dark theme")
+    parser.add_argument("--whole", action="store_true", help="whole pages, not only what fits")
+    parser.add_argument("--query", default="dataset=digits", help="address parameters")
+    parser.add_argument("--only", nargs="*", help="names of pages")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    size = PHONE if arguments.phone else DESKTOP
+    with tempfile.TemporaryDirectory() as home:
+        log = Path(home) / "server.log"
+        with dashboard(Path(home), log) as address, chromium() as browser:
+            context = browser.new_context(
+                viewport=size,
+                color_scheme="dark" if arguments.dark else "light",
+                device_scale_factor=1,
+            )
+            page = context.new_page()
+            views = all_views()
+            for view in views:
+                if arguments.only and view.name not in arguments.only:
+                    continue
+                path = "" if view is views[0] else view.name
+                page.goto(f"{address}/{path}?{arguments.query}")
+                settle(page)
+                if arguments.whole:
+                    _grow(page, size)
+                suffix = ("-phone" if arguments.phone else "") + ("-dark" if arguments.dark else "")
+                target = arguments.folder / f"{view.name}{suffix}.png"
+                page.screenshot(path=target)
+                page.set_viewport_size(size)
+                print(target)
+
+
+def _grow(page, size: dict[str, int]) -> None:
+    """Make the window as high as the page: Streamlit scrolls inside it."""
+    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    page.set_viewport_size({"width": size["width"], "height": max(size["height"], int(height))})
+    page.wait_for_timeout(600)
+
+
+if __name__ == "__main__":
+    main()
