@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fkd.cli.options import QUIET, Option, parse
 from fkd.cli.output import format_table, say
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     values = parse("data", arguments, options, description=_DESCRIPTION)
     infos = list_data_sets()
     if values["json"]:
-        say(json.dumps([_plain(info) for info in infos], indent=2))
+        say(json.dumps([dataclasses.asdict(info) for info in infos], indent=2))
         return 0
     say(format_table([_row(info) for info in infos]))
     say(f"\nData folder: {data_dir()} (FKD_DATA_DIR)")
@@ -51,12 +51,6 @@ def _download(arguments: Sequence[str]) -> int:
         data_set.download(progress)
     say(f"{data_set.name} is ready: {data_set.title}.")
     return 0
-
-
-def _plain(info: DataSetInfo) -> dict[str, Any]:
-    if dataclasses.is_dataclass(info):
-        return dataclasses.asdict(info)
-    return info.model_dump(mode="json")
 
 
 def _row(info: DataSetInfo) -> dict[str, str]:

@@ -133,7 +133,7 @@ def _import(arguments: Sequence[str]) -> int:
         Option(
             "mean",
             list[str],
-            "Per-channel mean taken off first; default: the data set's for .safetensors.",
+            "Per-channel mean that the model wants taken off images in [0, 1]; default: none.",
             [],
             "NUMBER ...",
         ),

@@ -121,8 +121,13 @@ class ProgressBar:
 
 
 def describe_values(values: dict[str, Any]) -> str:
-    """``loss 0.123, epoch 2``: a report's numbers in words."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
+    """``epoch 2 of 20, loss 0.123``: a report's numbers in words."""
+    words = []
+    for name, value in values.items():
+        if name == "epochs" and "epoch" in values:
+            continue
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        if name == "epoch" and "epochs" in values:
+            shown = f"{shown} of {values['epochs']}"
+        words.append(f"{name.replace('_', ' ')} {shown}")
+    return ", ".join(words)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fkd.core.errors import DataError
 from fkd.core.progress import ProgressCallback
 from fkd.runs.kind import KINDS, RunKind
 
@@ -17,16 +16,14 @@ class AnalyseRun(RunKind):
 
     def check(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The specification of an `fkd.evaluation.AnalysisConfig`, names and counts checked."""
-        from fkd.evaluation import AnalysisConfig
-        from fkd.evaluation.config import ResolvedPair
+        from fkd.evaluation import AnalysisConfig, ResolvedPair
+        from fkd.evaluation.config import check_count
 
         config = AnalysisConfig.parse(spec)
-        pair = ResolvedPair(config)
-        if not pair.data_set.is_available():
-            raise DataError(
-                f"The data set '{config.dataset}' is not on this machine; "
-                f"get it with: python -m fkd data download {config.dataset}."
-            )
+        data_set = ResolvedPair(config).data_set
+        # Where the images are absent or damaged, reading says what to do about it.
+        split = data_set.load(config.split)
+        check_count(config.count, len(split), config.dataset, config.split)
         return config.model_dump(mode="json")
 
     def title(self, spec: dict[str, Any]) -> str:
@@ -38,8 +35,7 @@ class AnalyseRun(RunKind):
 
     def target(self, spec: dict[str, Any]) -> str:
         """The key under which the result will be stored."""
-        from fkd.evaluation import AnalysisConfig
-        from fkd.evaluation.config import ResolvedPair
+        from fkd.evaluation import AnalysisConfig, ResolvedPair
 
         return f"analyse:{ResolvedPair(AnalysisConfig.parse(spec)).key()}"
 

@@ -14,9 +14,19 @@ class TrainRun(RunKind):
 
     def check(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The specification of an `fkd.distillation.TrainSpec`, names checked."""
-        from fkd.distillation import TrainSpec
+        from fkd.core.paths import models_dir
+        from fkd.distillation import TrainSpec, check_spec
+        from fkd.models import check_new_model, read_card
 
-        return TrainSpec.parse(spec).model_dump(mode="json")
+        checked = TrainSpec.parse(spec)
+        check_spec(checked)
+        values = checked.model_dump(mode="json")
+        folder = models_dir() / checked.name
+        if (folder / "card.json").is_file() and read_card(folder).training_config == values:
+            # Made by exactly this specification: the run will find it finished.
+            return values
+        check_new_model(folder)
+        return values
 
     def title(self, spec: dict[str, Any]) -> str:
         """``name: method on dataset, from teacher``."""

@@ -1,0 +1,183 @@
+"""The commands themselves, on digits with networks that are trained for a moment."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import fkd.cli
+from fkd.records import ANALYSIS_COLUMNS
+
+TINY = ["--architecture", "mlp", "--architecture-config", "hidden=16", "--train-count", "300"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A home with one teacher and two students, made by the commands themselves."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        environment(patch, home)
+        common = ["--dataset", "digits", "--epochs", "1", "--quiet", *TINY]
+        assert fkd.cli.main(["train", "--name", "t", *common]) == 0
+        for name, method in (("s-kd", "kd"), ("s-far", "faithful")):
+            command = ["distill", "--name", name, "--teacher", "t", "--method", method]
+            assert fkd.cli.main([*command, *common]) == 0
+    return home
+
+
+def environment(patch: pytest.MonkeyPatch, home: Path) -> None:
+    patch.setenv("FKD_HOME", str(home))
+    patch.setenv("FKD_DATA_DIR", str(home / "data"))
+    patch.setenv("FKD_PRETRAINED_DIR", str(home / "pretrained"))
+
+
+@pytest.fixture
+def fkd_command(trained, monkeypatch, capsys):
+    """Run one command on the trained models: ``(exit code, stdout, stderr)``."""
+    environment(monkeypatch, trained)
+    capsys.readouterr()
+
+    def command(*words):
+        code = fkd.cli.main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+PAIR = ["--dataset", "digits", "--teacher", "t", "--student", "s-kd", "--epsilon", "0.1"]
+
+
+def test_models_are_listed_for_people_and_for_scripts(fkd_command):
+    code, out, _ = fkd_command("models", "--json")
+    models = {model["name"]: model for model in json.loads(out)}
+    assert code == 0
+    assert set(models) == {"t", "s-kd", "s-far"}
+    wanted = {"name", "dataset", "role", "method", "architecture", "teacher", "epsilon"}
+    assert all(wanted <= set(model) for model in models.values())
+    teacher, student = models["t"], models["s-kd"]
+    assert (teacher["role"], teacher["method"], teacher["teacher"]) == ("teacher", "standard", None)
+    assert (student["role"], student["method"], student["teacher"]) == ("student", "kd", "t")
+    assert teacher["epsilon"] is None
+    assert student["architecture_config"]["hidden"] == [16]
+
+    _, out, _ = fkd_command("models", "--role", "student")
+    assert [line.split()[0] for line in out.splitlines()] == ["name", "s-far", "s-kd"]
+    assert json.loads(fkd_command("models", "--json", "--dataset", "mnist")[1]) == []
+    assert "mlp: " in fkd_command("models", "--architectures")[1]
+    assert json.loads(fkd_command("models", "show", "s-kd")[1])["method"] == "kd"
+
+
+def test_analyse_writes_the_table_and_prints_the_verdict(fkd_command, tmp_path):
+    out_path = tmp_path / "new" / "table.parquet"
+    words = ["analyse", *PAIR, "--count", 12, "--seed", 3, "--attack", "steps=4", "--out", out_path]
+    code, out, err = fkd_command(*words)
+    assert (code, "attack: " in err) == (0, True)
+    table = pd.read_parquet(out_path)
+    assert list(table.columns) == [column.name for column in ANALYSIS_COLUMNS]
+    assert len(table) == 12
+    assert (table["seed"] == 3).all()
+    assert '"steps": 4' in table["attack"].iloc[0]
+    assert "of 12 examples" in out.splitlines()[0]
+    assert str(out_path) in out
+
+    # Asked again: the stored answer, at once, the same to the byte.
+    again = tmp_path / "again.parquet"
+    code, out_again, err = fkd_command(*words[:-1], again)
+    assert (code, err) == (0, "")
+    assert again.read_bytes() == out_path.read_bytes()
+    assert out_again == out.replace(str(out_path), str(again))
+
+
+def test_analyse_takes_folders_and_fractions(fkd_command, trained):
+    pair = ["--teacher", trained / "models" / "t", "--student", trained / "models" / "s-kd"]
+    common = ["--dataset", "digits", "--count", 3, "--attack", "steps=2", "--quiet"]
+    code, out, err = fkd_command("analyse", *pair, "--epsilon", "8/255", *common)
+    assert (code, err) == (0, "")
+    assert "epsilon 0.0313725" in out
+
+
+def test_compare_sets_students_side_by_side(fkd_command, tmp_path):
+    words = ["compare", "--dataset", "digits", "--teacher", "t", "--students", "s-kd", "s-far"]
+    words += ["--epsilon", "0.05", "--count", 8, "--attack", "steps=3"]
+    for name in ("c.csv", "c.parquet"):
+        code, out, _ = fkd_command(*words, "--out", tmp_path / name)
+        assert code == 0
+    shown = [line.split()[0] for line in out.splitlines() if line.startswith("s-")]
+    assert sorted(shown) == ["s-far", "s-kd"]
+    table = pd.read_parquet(tmp_path / "c.parquet")
+    assert table["student"].tolist() == shown
+    assert table["gap_attack_mean"].is_monotonic_increasing
+    assert (table["gap_attack_mean"] <= table["gap_certified_mean"] + 1e-9).all()
+    assert (table["count"] == 8).all()
+    csv = pd.read_csv(tmp_path / "c.csv")
+    assert csv["gap_attack_mean"].tolist() == pytest.approx(table["gap_attack_mean"].tolist())
+
+
+def test_data_sets_are_listed(fkd_command):
+    code, out, _ = fkd_command("data")
+    assert code == 0
+    assert "python -m fkd data download mnist" in out
+    sets = {item["name"]: item for item in json.loads(fkd_command("data", "--json")[1])}
+    assert sets["digits"]["is_available"]
+    assert not sets["mnist"]["is_available"]
+    assert "on this machine already" in fkd_command("data", "download", "digits")[1]
+
+
+def test_a_trained_model_is_imported_under_another_name(fkd_command, trained, tmp_path):
+    weights = trained / "models" / "t" / "model.safetensors"
+    words = ["models", "import", weights, "--name", "mine", "--dataset", "digits"]
+    words += ["--role", "teacher", "--architecture", "mlp", "--architecture-config", "hidden=16"]
+    code, out, err = fkd_command(*words)
+    assert (code, err) == (0, "")
+    assert out.startswith("mine: ")
+    try:
+        assert fkd_command("models", "show", "mine")[0] == 0
+        code, _, err = fkd_command(*words)
+        assert code == 2
+        assert "mine" in err
+    finally:
+        for file in (trained / "models" / "mine").iterdir():
+            file.unlink()
+        (trained / "models" / "mine").rmdir()
+
+
+ANALYSE = ["analyse", *PAIR]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([*ANALYSE, "--epsilon", "-0.1"], "epsilon must lie in [0, 1]"),
+        ([*ANALYSE, "--epsilon", "nan"], "epsilon must lie in [0, 1]"),
+        ([*ANALYSE, "--epsilon", "8"], "did you mean 8/255?"),
+        ([*ANALYSE, "--count", "0"], "'count' is not usable"),
+        ([*ANALYSE, "--count", "100000"], "100000"),
+        ([*ANALYSE, "--count", "many"], "got 'many'"),
+        ([*ANALYSE, "--seed", "-1"], "seed must be a whole number"),
+        ([*ANALYSE, "--dataset", "mnits"], "did you mean 'mnist'?"),
+        ([*ANALYSE, "--teacher", "tt"], "There is no model called 'tt'"),
+        ([*ANALYSE, "--attack", "stepz=3"], "no setting called"),
+        ([*ANALYSE, "--attack", "name=magic"], "There is no attack called 'magic'"),
+        ([*ANALYSE, "--out", "table.xlsx"], "--out must end in .parquet, got 'table.xlsx'"),
+        ([*ANALYSE, "--background", "--out", "a.parquet"], "leave --out"),
+        (["models", "--role", "parent"], "--role is teacher or student, got 'parent'"),
+        (["train", "--name", "x", "--method", "kd"], "use 'python -m fkd distill'"),
+        (
+            ["distill", "--name", "x", "--teacher", "t", "--method", "ibp"],
+            "use 'python -m fkd train'",
+        ),
+        (["train", "--name", "../x"], "../x"),
+        (["train", "--name", "x", "--dataset", "mnist"], "mnist"),
+        (["train", "--name", "x", "--method-config", "alpha=1"], "no setting called 'alpha'"),
+        (["data", "download", "nowhere"], "There is no data set called 'nowhere'"),
+        (["runs", "log", "last"], "There is no run 'last'"),
+    ],
+)
+def test_bad_input_is_one_sentence(fkd_command, words, sentence):
+    code, out, err = fkd_command(*words, *(["--quiet"] if words[0] == "train" else []))
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert "unexpected" not in err

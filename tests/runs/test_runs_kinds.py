@@ -1,0 +1,121 @@
+"""The real kinds: checked before they start, found under one target, resumed where they stopped."""
+
+import json
+
+import pytest
+
+from fkd.core.errors import ConfigError, DataError, FkdError
+from fkd.evaluation import AnalysisConfig, find_analysis
+from fkd.models import load_model
+from fkd.runs import KINDS, cancel_run, list_runs, resume_run, run_history, start_run
+
+TRAIN = {
+    "name": "t",
+    "dataset": "digits",
+    "method": "standard",
+    "architecture": "mlp",
+    "architecture_config": {"hidden": [16]},
+    "epochs": 1,
+    "train_count": 300,
+}
+STUDENT = {**TRAIN, "name": "s", "method": "kd", "teacher": "t"}
+ANALYSE = {"dataset": "digits", "teacher": "t", "student": "s", "epsilon": 0.1, "count": 4}
+
+
+def ended(record):
+    return record.has_ended
+
+
+def make(kind, spec):
+    """Do a run's work here, without a process of its own."""
+    entry = KINDS.get(kind)()
+    reports = []
+    return entry.run(entry.check(spec), lambda progress: bool(reports.append(progress))), reports
+
+
+@pytest.fixture
+def pair(home):
+    make("train", TRAIN)
+    make("train", STUDENT)
+
+
+def test_training_names_its_model_and_reports_losses(home):
+    result, reports = make("train", TRAIN)
+    assert result == "t"
+    assert load_model("t").card.training_config["train_count"] == 300
+    assert any("loss" in report.values for report in reports)
+
+
+def test_an_analysis_names_its_key(pair):
+    result, reports = make("analyse", ANALYSE)
+    analysis = find_analysis(AnalysisConfig.parse(ANALYSE))
+    assert analysis.key == result
+    assert len(analysis.table) == 4
+    assert {"attack"} <= {report.stage for report in reports}
+
+
+def test_a_specification_is_completed_and_plain(pair):
+    for kind, spec in (("train", {**TRAIN, "name": "new"}), ("analyse", ANALYSE)):
+        entry = KINDS.get(kind)()
+        checked = entry.check(spec)
+        assert json.loads(json.dumps(checked)) == checked
+        assert entry.check(checked) == checked
+        assert spec.items() <= checked.items()
+        assert spec.get("name", "s") in entry.title(checked)
+
+
+def test_one_model_and_one_result_are_one_target(pair, tmp_path):
+    train, analyse = KINDS.get("train")(), KINDS.get("analyse")()
+    assert train.target({**TRAIN, "epochs": 9}) == train.target(TRAIN)
+    target = analyse.target(analyse.check(ANALYSE))
+    # How much is computed at once changes nothing of the result.
+    assert analyse.target(analyse.check({**ANALYSE, "attack": {"rows": 7}})) == target
+    assert analyse.target(analyse.check({**ANALYSE, "seed": 1})) != target
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "sentence"),
+    [
+        ("train", {"name": "../outside"}, r"cannot be called '\.\./outside'"),
+        ("train", {"name": "t", "epochs": 7}, "already a model called 't'"),
+        ("train", {"name": "x", "method": "magic"}, "no training method called 'magic'"),
+        ("train", {"name": "x", "method": "kd"}, "was given none"),
+        ("train", {"name": "x", "method_config": {"alpha": 1}}, "no setting called 'alpha'"),
+        ("train", {"name": "x", "architecture": "mlpp"}, "did you mean 'mlp'"),
+        ("train", {"name": "x", "dataset": "mnist"}, "mnist"),
+        ("analyse", {"epsilon": float("nan")}, "epsilon must lie in"),
+        ("analyse", {"teacher": "tt"}, "no model called 'tt'"),
+        ("analyse", {"dataset": "mnist"}, "mnist"),
+        ("analyse", {"count": 100_000}, "cannot be analysed; choose a count of at most"),
+        ("analyse", {"attack": {"steps": 0}}, "'.*steps' is not usable"),
+    ],
+)
+def test_a_bad_specification_is_a_sentence_at_once(pair, kind, change, sentence):
+    with pytest.raises(FkdError, match=sentence) as caught:
+        start_run(kind, {**(TRAIN if kind == "train" else ANALYSE), **change})
+    assert isinstance(caught.value, ConfigError | DataError)
+    assert "\n" not in str(caught.value)
+    assert list_runs() == []
+
+
+@pytest.mark.slow
+def test_a_real_training_is_cancelled_and_resumed(home, until):
+    spec = {**TRAIN, "name": "long", "train_count": None, "epochs": 40}
+    run_id = start_run("train", spec)
+    until(run_id, lambda record: record.stage == "training")
+    cancel_run(run_id)
+    record = until(run_id, ended)
+    assert record.state == "cancelled", record.message
+    stopped_at = record.done
+
+    resume_run(run_id)
+    record = until(run_id, ended)
+    assert (record.state, record.result) == ("done", "long")
+    history = run_history(run_id)
+    training = history[history["stage"] == "training"]
+    # It went on from the checkpoint and reached the end, each step once.
+    assert training[training["attempt"] == 2]["done"].min() > min(stopped_at, 1)
+    assert training["done"].max() == training["total"].max()
+    assert training["done"].is_monotonic_increasing
+    assert training["loss"].notna().all()
+    assert load_model("long").card.metrics["clean_accuracy"] > 0.8
