@@ -12,7 +12,7 @@ from fkd.core.config import Config
 from fkd.core.errors import ConfigError
 from fkd.data import DataSet, get_data_set
 from fkd.distillation.base import METHODS, Method
-from fkd.models import ARCHITECTURES, Model, load_model, weight_shapes
+from fkd.models import ARCHITECTURES, Model, check_name, load_model, weight_shapes
 
 
 class TrainSpec(Config):
@@ -105,11 +105,12 @@ def check_spec(spec: TrainSpec) -> Plan:
     """Look up every name and check that teacher, data and architecture fit; trains nothing.
 
     Raises:
-        ConfigError: unknown names, settings out of range, a teacher missing, superfluous, or of
-            other data.
+        ConfigError: an unusable or unknown name, settings out of range, a teacher missing,
+            superfluous, or of other data.
         CheckpointError: the teacher's files are damaged.
         DataError: the data set is absent.
     """
+    check_name(spec.name)
     data_set = get_data_set(spec.dataset)
     entry = METHODS.get(spec.method)
     method = entry(entry.Config.parse(spec.method_config))

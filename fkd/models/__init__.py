@@ -1,11 +1,58 @@
-"""Networks: architectures, model folders, and finding them by name."""
+"""Networks: architectures, model folders, and finding them by name.
 
-from fkd.models.base import ARCHITECTURES, Architecture, Network, Normalisation, build
-from fkd.models.card import ModelCard, ParentTeacher
-from fkd.models.checkpoint import Model, check_new_model, save_model, weight_shapes
-from fkd.models.importing import import_model
-from fkd.models.pairs import check_pair
-from fkd.models.zoo import damaged_models, find_model, list_models, load_model, read_card
+Names are imported when first used, so that lists of models (which only read cards) are there without
+waiting for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fkd.models._folders import check_name
+    from fkd.models.base import ARCHITECTURES, Architecture, Network, Normalisation, build
+    from fkd.models.card import ModelCard, ParentTeacher
+    from fkd.models.checkpoint import Model, check_new_model, save_model, weight_shapes
+    from fkd.models.importing import import_model
+    from fkd.models.pairs import check_pair
+    from fkd.models.zoo import damaged_models, find_model, list_models, load_model, read_card
+
+#: Where each public name lives.
+_MODULES = {
+    "ARCHITECTURES": "base",
+    "Architecture": "base",
+    "Model": "checkpoint",
+    "ModelCard": "card",
+    "Network": "base",
+    "Normalisation": "base",
+    "ParentTeacher": "card",
+    "build": "base",
+    "check_name": "_folders",
+    "check_new_model": "checkpoint",
+    "check_pair": "pairs",
+    "damaged_models": "zoo",
+    "find_model": "zoo",
+    "import_model": "importing",
+    "list_models": "zoo",
+    "load_model": "zoo",
+    "read_card": "zoo",
+    "save_model": "checkpoint",
+    "weight_shapes": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fkd.models' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"fkd.models.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
 
 __all__ = [
     "ARCHITECTURES",
@@ -16,6 +63,7 @@ __all__ = [
     "Normalisation",
     "ParentTeacher",
     "build",
+    "check_name",
     "check_new_model",
     "check_pair",
     "damaged_models",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fkd.core.errors import CheckpointError, ConfigError, FkdError
 from fkd.core.paths import models_dir, pretrained_dir
@@ -20,7 +19,11 @@ from fkd.models._folders import (
     weights_path,
 )
 from fkd.models.card import ModelCard
-from fkd.models.checkpoint import Model, load_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from fkd.models.checkpoint import Model
 
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx")
 
@@ -182,4 +185,7 @@ def load_model(reference: str | Path, *, device: str | torch.device = "cpu") -> 
         CheckpointError: absent, damaged, altered or unsafe files.
         UnsupportedModelError: an ONNX graph with operators that cannot be run.
     """
+    # Only weights need torch: cards can be listed long before it is imported.
+    from fkd.models.checkpoint import load_file
+
     return load_file(find_model(reference), device=device)
