@@ -136,7 +136,7 @@ def _direction_gap(
     second_forth, second_back = forth.second_pass(), back.second_pass()
     rows_forth = second_forth.rows
     rows = torch.cat([rows_forth, second_back.rows], dim=1)
-    upper = bounder.bound(region, rows, same_boxes=True)[1]
+    upper = bounder.upper_again(region, rows)
     width = rows_forth.shape[1]
     # fmin: where a chord overflowed, what the first pass proved still holds.
     return (

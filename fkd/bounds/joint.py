@@ -92,15 +92,12 @@ class JointBounder:
                     "batch-norm, pooling and ReLU layers."
                 ) from error
 
-    def bound(
-        self, region: Region, specification: Tensor, *, same_boxes: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def bound(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of every row on every box.
 
         Args:
             region: N boxes.
             specification: float64 (N, R, 2K).
-            same_boxes: the boxes are those of the last call, whose hidden bounds are used again.
 
         Returns:
             Two float64 tensors (N, R), widened outwards by a small slack.
@@ -108,11 +105,24 @@ class JointBounder:
         Raises:
             UnsupportedModelError: auto_LiRPA fails on an operation of one of the networks.
         """
+        lower, upper = self._attempt(region, specification, is_second=False)
+        return _widened(lower, -1.0), _widened(upper, 1.0)
+
+    def upper_again(self, region: Region, specification: Tensor) -> Tensor:
+        """Upper bounds (N, R) of more rows on the boxes of the last `bound`, reusing hidden bounds."""
+        return _widened(self._attempt(region, specification, is_second=True)[1], 1.0)
+
+    def _attempt(
+        self, region: Region, specification: Tensor, *, is_second: bool
+    ) -> tuple[Tensor, Tensor]:
         try:
-            lower, upper = self._compute(region, specification, same_boxes)
+            return self._compute(region, specification, is_second)
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
+            if "can't allocate memory" in str(error):
+                # The CPU allocator's refusal is a plain RuntimeError.
+                raise MemoryError(str(error)) from error
             if self._conv_mode == "matrix":
                 raise UnsupportedModelError(
                     "auto_LiRPA cannot bound an operation of this pair of networks "
@@ -122,26 +132,21 @@ class JointBounder:
             # Release 0.3's patches mode lacks some operations that the slower matrix mode has.
             self._conv_mode = "matrix"
             self._module = self._build()
-            lower, upper = self._compute(region, specification, False)
-        slack_lower = _SLACK * (1.0 + lower.abs())
-        slack_upper = _SLACK * (1.0 + upper.abs())
-        return lower - slack_lower, upper + slack_upper
+            return self._compute(region, specification, False)
 
     def _compute(
-        self, region: Region, specification: Tensor, same_boxes: bool
+        self, region: Region, specification: Tensor, is_second: bool
     ) -> tuple[Tensor, Tensor]:
         lirpa = load_auto_lirpa()
-        images = region.images.double()
         ball = lirpa.PerturbationLpNorm(
             norm=float("inf"), x_L=region.lower.double(), x_U=region.upper.double()
         )
+        # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
+        inputs = None if is_second else (lirpa.BoundedTensor(region.images.double(), ball),)
         with _LOCK, torch.no_grad():
-            # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
-            inputs = None if same_boxes else (lirpa.BoundedTensor(images, ball),)
-            lower, upper = self._module.compute_bounds(
-                x=inputs, C=specification, method=self.method
+            return self._module.compute_bounds(
+                x=inputs, C=specification, method=self.method, bound_lower=not is_second
             )
-        return lower.detach(), upper.detach()
 
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Both networks' float64 logits (N, K)."""
@@ -158,6 +163,10 @@ class JointBounder:
         else:
             free = psutil.virtual_memory().available
         return max(1, min(largest, int(0.25 * free / self.bytes_per_example)))
+
+
+def _widened(bound: Tensor, outwards: float) -> Tensor:
+    return bound.detach() + outwards * _SLACK * (1.0 + bound.detach().abs())
 
 
 def _estimate_bytes(joint: nn.Module, example: Tensor) -> int:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from tests.benchmarks.baselines import margins_alone, softmax_in_graph
 from torch import Tensor
 
 from fkd.attacks import attack_config, make_attack
@@ -22,6 +21,7 @@ from fkd.bounds import certificate_config, make_certificate
 from fkd.core.ball import Ball
 from fkd.data import load_split
 from fkd.models import list_models, load_model
+from tests.benchmarks.baselines import margins_alone, softmax_in_graph
 
 
 def _timed(run: Callable[[], Tensor], repeats: int) -> tuple[Tensor, float]:

@@ -1,0 +1,65 @@
+"""Every shipped MNIST pair: 500 examples over the radii of the grid; shipped tables re-attacked."""
+
+import pytest
+import torch
+
+from fkd.attacks import attack_config, make_attack
+from fkd.core.ball import Ball
+from fkd.data import load_split
+from fkd.evaluation import find_analysis, list_analyses
+from fkd.models import list_models, load_model
+from tests.support.soundness import attack_and_certify, count_violations, spread_region
+
+EPSILONS = (0.02, 0.05, 0.1, 0.2)
+STUDENTS = [card.name for card in list_models(dataset="mnist", role="student") if card.teacher]
+TABLES = [entry for entry in list_analyses(dataset="mnist") if entry.is_shipped]
+
+
+def test_both_teachers_and_every_method_are_shipped():
+    teachers = list_models(dataset="mnist", role="teacher")
+    assert {"pgd_at"} < {card.method for card in teachers}
+    for teacher in teachers:
+        assert teacher.metrics["clean_accuracy"] >= 0.98
+    assert len(STUDENTS) >= 6
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("epsilon", [0.05, 0.1])
+def test_every_pair_ships_its_tables_without_images(student, epsilon):
+    found = [e for e in TABLES if e.config.student == student and e.config.epsilon == epsilon]
+    assert found, f"no shipped table of {student} at {epsilon}"
+    analysis = find_analysis(found[0].config)
+    assert analysis is not None, "the shipped table's key is stale: rebuild it"
+    assert len(analysis.table) >= 200
+    assert not analysis.witnesses
+    assert (analysis.table.gap_attack <= analysis.table.gap_certified + 1e-6).all()
+    assert not (analysis.table.disagrees & analysis.table.agrees_certified).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("student", STUDENTS)
+def test_no_witness_exceeds_its_certificate(student, real_data_dir):
+    model = load_model(student)
+    teacher = load_model(model.card.teacher.name)
+    split = load_split("mnist", "test")
+    region = spread_region(split, 500, EPSILONS)
+    attacked, certified = attack_and_certify(
+        teacher.network, model.network, region, split.labels[:500]
+    )
+    count = count_violations(attacked, certified)
+    assert (count.gap_violations, count.agreement_violations) == (0, 0), count
+    assert certified.gap[region.radius < 0.03].mean() < 0.6
+
+
+@pytest.mark.parametrize("entry", TABLES, ids=lambda e: f"{e.config.student}-{e.config.epsilon}")
+def test_a_fresh_attack_does_not_break_a_shipped_certificate(entry, real_data_dir):
+    table = find_analysis(entry.config).table
+    teacher, student = load_model(entry.config.teacher), load_model(entry.config.student)
+    split = load_split("mnist", "test")
+    ids = torch.tensor(table["index"].to_numpy())
+    images, labels = split.take(ids)
+    region = Ball(epsilon=entry.config.epsilon).region(images, ids)
+    attack = make_attack(attack_config({"steps": 20, "restarts": 2}))
+    found = attack.run(teacher.network, student.network, region, labels, seed=12345)
+    assert (found.gap.numpy() <= table.gap_certified.to_numpy() + 1e-6).all()
+    assert not (found.disagrees.numpy() & table.agrees_certified.to_numpy()).any()

@@ -1,0 +1,56 @@
+"""Attack and certify a pair over many examples and radii, and count what must not happen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fkd.attacks import PairAttackResult, attack_config, make_attack
+from fkd.bounds import CertificateResult, certificate_config, make_certificate
+from fkd.core.ball import Region
+from fkd.data import Split
+
+
+@dataclass(frozen=True)
+class SoundnessCount:
+    """Examples looked at, and violations: witness above certificate, witness against agreement."""
+
+    examples: int
+    gap_violations: int
+    agreement_violations: int
+    largest_excess: float
+
+
+def spread_region(split: Split, count: int, epsilons: Sequence[float]) -> Region:
+    """The first ``count`` examples, radii taking turns through ``epsilons``."""
+    ids = torch.arange(count)
+    images = split.images[:count]
+    radius = torch.tensor(epsilons, dtype=images.dtype)[ids % len(epsilons)]
+    wide = radius[:, None, None, None]
+    return Region(
+        images, (images - wide).clamp(0.0, 1.0), (images + wide).clamp(0.0, 1.0), radius, ids
+    )
+
+
+def attack_and_certify(
+    teacher: nn.Module, student: nn.Module, region: Region, labels: torch.Tensor, *, seed: int = 1
+) -> tuple[PairAttackResult, CertificateResult]:
+    """Both ends of the bracket, the attack with fewer steps than an analysis uses."""
+    attack = make_attack(attack_config({"steps": 25}))
+    attacked = attack.run(teacher, student, region, labels, seed=seed)
+    certified = make_certificate(certificate_config({})).bound(teacher, student, region, labels)
+    return attacked, certified
+
+
+def count_violations(attacked: PairAttackResult, certified: CertificateResult) -> SoundnessCount:
+    """How often the two ends contradict each other."""
+    excess = attacked.gap - certified.gap
+    return SoundnessCount(
+        examples=len(excess),
+        gap_violations=int((~(excess <= 1e-6)).sum()),
+        agreement_violations=int((attacked.disagrees & certified.agrees).sum()),
+        largest_excess=float(excess.max()),
+    )
