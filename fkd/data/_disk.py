@@ -66,7 +66,8 @@ class DecodedCache:
         if fingerprint is None or not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here: np.load leaves a damaged file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 pixels = Pixels(arrays["values"], arrays["labels"], int(arrays["scale"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             _LOG.warning("The decoded copy %s is damaged and is made anew: %s", path, error)

@@ -101,6 +101,8 @@ def fetch(remote: RemoteFile, folder: Path, title: str, progress: ProgressCallba
             return _fetch_from(url, remote, folder / remote.name, progress)
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             reasons.append(f"{url}: {_reason(error)}")
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
     raise DataError(
         f"Downloading {title} failed ({'; '.join(reasons)}); check the connection and the free disk "
         "space and try again, nothing was left behind."
@@ -108,6 +110,8 @@ def fetch(remote: RemoteFile, folder: Path, title: str, progress: ProgressCallba
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return str(error)
     cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     return str(cause).rstrip(".") or type(error).__name__
 
@@ -122,7 +126,7 @@ def _fetch_from(
         urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer,
         target.open("wb") as file,
     ):
-        total = answer.length or 0
+        total = int(answer.headers.get("Content-Length") or 0)
         report(progress, f"download {remote.name}", 0, total)
         while chunk := answer.read(_CHUNK):
             file.write(chunk)

@@ -173,7 +173,8 @@ def _leads_back(entry: os.DirEntry[str], ancestors: tuple[str, ...], folder: str
     if not entry.is_symlink():
         return False
     target = Path(entry.path).resolve()
-    return any(Path(parent).resolve() == target for parent in (*ancestors, folder))
+    here = Path(folder).resolve()
+    return here.is_relative_to(target) or target in (Path(one).resolve() for one in ancestors)
 
 
 def _subfolders(folder: Path) -> list[str]:

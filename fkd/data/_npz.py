@@ -163,7 +163,7 @@ def _header_shape(member: IO[bytes]) -> tuple[int, ...]:
 def _array(path: Path, name: str) -> np.ndarray:
     """One array of the file; object arrays are refused, they would have to be unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return arrays[name]
     except _DAMAGE as error:
         raise _damaged(path, error) from None
