@@ -56,7 +56,7 @@ def _draw() -> None:
         (v for v, p in zip(views, pages, strict=True) if p is current or p == current), views[0]
     )
 
-    choice = sidebar.draw()
+    choice, problem = sidebar.draw()
     state.set_choice(choice, None)
     slot = parts.heading(view.title, choice if view.needs else None)
     for sentence in state.dropped_parameters(asked):
@@ -64,7 +64,7 @@ def _draw() -> None:
 
     with guard():
         if view.needs and choice is None:
-            parts.no_pair()
+            parts.no_pair(problem or "")
         elif "analysis" in view.needs:
             found = backend.find(choice)
             state.set_choice(choice, found)

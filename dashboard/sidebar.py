@@ -11,21 +11,24 @@ _GAP_CLASS_HELP = (
 )
 
 
-def draw() -> backend.Choice | None:
-    """Draw the pickers; the choice, or None where the data set has no pair."""
+def draw() -> tuple[backend.Choice | None, str | None]:
+    """Draw the pickers; the choice, or None and the reason in one sentence."""
     with st.sidebar:
         dataset = _dataset()
         teacher, student = _pair(dataset)
         epsilon_text = _epsilon(dataset)
         count, gap_class = _more()
-        if teacher is None or student is None:
-            return None
-        try:
-            epsilon = backend.parse_epsilon(epsilon_text)
-        except backend.FkdError as error:
-            st.error(str(error))
-            return None
-        return backend.Choice(dataset, teacher, student, epsilon, count, gap_class)
+    if teacher is None or student is None:
+        missing = "teacher" if teacher is None else "student"
+        return None, (
+            f"There is no {missing} on '{dataset}' yet; choose another data set in the sidebar, or make "
+            "one on the page Distil."
+        )
+    try:
+        epsilon = backend.parse_epsilon(epsilon_text)
+    except backend.FkdError as error:
+        return None, str(error)
+    return backend.Choice(dataset, teacher, student, epsilon, count, gap_class), None
 
 
 def _dataset() -> str:

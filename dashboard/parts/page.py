@@ -76,15 +76,15 @@ def certificate_note(loaded: backend.Loaded) -> None:
     )
 
 
-def no_pair() -> None:
-    """What to do where the data set has no teacher or no student."""
-    dataset = st.session_state.get("dataset")
-    st.info(
-        f"There is no teacher with a student on **{dataset}** yet, or ε cannot be read. Choose "
-        "another data set in the sidebar, or train a teacher and distil a student.",
-        icon=":material/info:",
-    )
-    st.page_link("views/distil.py", label="Train or distil", icon=":material/model_training:")
+def no_pair(problem: str) -> None:
+    """Say why there is no pair to show.
+
+    Args:
+        problem: the sidebar's sentence.
+    """
+    st.info(problem, icon=":material/info:")
+    if problem.startswith("There is no"):
+        page_link("distil", "Train or distil", ":material/model_training:")
 
 
 def not_analysed(choice: backend.Choice) -> None:

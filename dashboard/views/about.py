@@ -24,8 +24,8 @@ steps.
 **Confidence.** The softmax probability that a network gives one class; here the true label, or the
 teacher's prediction if *Class compared* says so.
 
-**Confidence gap.** How far the teacher's and the student's confidence are apart at one point, from 0 to 1.
-Over a ball, the largest gap counts.
+**Confidence gap.** How far the teacher's and the student's confidence are apart at one point, from 0
+(equally sure) to 1. Over a ball, the largest gap counts.
 
 **Witness.** A point of the ball that shows what is claimed: the largest gap found, or different
 predictions. It is stored and re-checked, so anyone can verify it.
@@ -43,7 +43,7 @@ may find one.
 **What a certificate can and cannot say.** Its bound holds for every point of the ball, whatever attack
 may come. It over-estimates: linear relaxations get loose as ε and depth grow, until the bound says no
 more than 1. A loose certificate tells about the method, not about the networks. It is computed in
-floating point; the attack's witness is checked against it on every row, and a violation stops the program.
+floating point; every witness is checked against it, and a violation stops the program.
 
 **What neither says.** Perturbations other than the ball's (rotations, blur, other images) are outside.
 The figures are of the images analysed, the first of the test split; other images may differ.

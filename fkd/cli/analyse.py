@@ -60,7 +60,7 @@ def _start(spec: dict, values: dict) -> int:
 
 def describe(analysis: Analysis, out: Path | None) -> str:
     """The verdict and the figures behind it."""
-    from fkd.evaluation import summarise
+    from fkd.evaluation import summarise, witness_path
 
     summary = summarise(analysis.table)
     config = analysis.config
@@ -82,7 +82,12 @@ def describe(analysis: Analysis, out: Path | None) -> str:
         reasons = analysis.table.certificate_reason.dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
         parts.append(f"Without a certificate: {summary.certified_missing} examples{why}")
-    parts.append(f"Table: {out}" if out is not None else f"Stored under the key {analysis.key}.")
+    if out is None:
+        parts.append(f"Stored under the key {analysis.key}.")
+    else:
+        parts.append(f"Table: {out}")
+        if analysis.witnesses:
+            parts.append(f"Witnesses: {witness_path(out)}")
     return "\n".join(parts)
 
 

@@ -38,8 +38,12 @@ class AnalysisConfig(Config):
         description="Class whose confidences are compared: the label, or the teacher's prediction.",
     )
     norm: Norm = Field(default="linf", description="Norm of the ball.")
-    attack: SerializeAsAny[PairAttackConfig] = Field(default_factory=PairAttackConfig)
-    certificate: SerializeAsAny[CertificateConfig] = Field(default_factory=CertificateConfig)
+    attack: SerializeAsAny[PairAttackConfig] = Field(
+        default_factory=PairAttackConfig, description="The attack and its settings."
+    )
+    certificate: SerializeAsAny[CertificateConfig] = Field(
+        default_factory=CertificateConfig, description="The certificate and its settings."
+    )
 
     @field_validator("epsilon", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from fkd.models._onnx_proto import drop_unused, fold_constants, lower_opset
 #: Images evaluated where the batch size is free; more than one, so that mixing them would show.
 _FREE_BATCH = 3
 
+_RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _SOFTMAX = ("Softmax", "LogSoftmax")
 
 
@@ -183,11 +184,12 @@ def _with_static_shape(
     result = np.shape(values[node.output[0]])
     keeps_batch = len(result) >= 2 and result[0] == batch
     name = node.name or f"{node.op_type}_{number}"
-    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and keeps_batch:
-        target = f"{name}/static_shape"
-        graph.initializer.append(
-            numpy_helper.from_array(np.array([-1, *result[1:]], dtype=np.int64), target)
-        )
+    if node.op_type in _RESHAPING and keeps_batch:
+        wanted = np.array([-1, *result[1:]], dtype=np.int64)
+        if node.op_type == "Reshape" and np.array_equal(values[node.input[1]], wanted):
+            return [node]
+        target = f"{name}/static_shape_{number}"
+        graph.initializer.append(numpy_helper.from_array(wanted, target))
         return [onnx.helper.make_node("Reshape", [node.input[0], target], node.output, name=name)]
     if len(shape) == 4 and _averages_pixels(node, values):
         pooled = onnx.helper.make_node(

@@ -1,0 +1,200 @@
+"""Build the shipped models: teachers and students for digits and MNIST, each from its specification.
+
+    python pretrained/build.py                       # everything that is missing or out of date
+    python pretrained/build.py --dataset digits      # one data set
+    python pretrained/build.py --jobs 3              # three trainings at a time, one thread each
+    python pretrained/build.py --list                # what would be done
+
+A model whose card names the same specification (and, for a student, the same teacher) is kept; an
+interrupted training goes on where it stopped.  Everything runs on the CPU, one thread a training, so that
+the same machine type gives the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT.parent))
+
+from fkd.core.errors import FkdError  # noqa: E402
+from fkd.core.progress import Progress  # noqa: E402
+from fkd.distillation import TrainSpec, train_model  # noqa: E402
+from fkd.models import read_card  # noqa: E402
+
+LOG = logging.getLogger("build")
+
+#: Trainings allocate and free the same large blocks over and over; returning them to the system each
+#: time costs half the speed (glibc; other systems ignore these names).
+FAST_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+#: Waiting threads sleep, so that trainings side by side do not slow each other down.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+DIGITS: dict[str, Any] = {
+    "dataset": "digits",
+    "batch_size": 64,
+    "report_epsilons": (0.02, 0.05, 0.1),
+}
+MNIST: dict[str, Any] = {
+    "dataset": "mnist",
+    "batch_size": 128,
+    "report_epsilons": (0.05, 0.1, 0.2, 0.3),
+}
+TEACHER: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 16}}
+STUDENT: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 4}}
+
+
+def zoo(dataset: str) -> list[TrainSpec]:
+    """Specifications of one data set's models, teachers first."""
+    is_digits = dataset == "digits"
+    common = {**(DIGITS if is_digits else MNIST), "device": "cpu", "seed": 0}
+    attack = {"epsilon": 0.1, "steps": 7 if is_digits else 5, "step_size": 0.03}
+    teachers = [
+        TrainSpec(
+            name=f"{dataset}-teacher-pgd",
+            method="pgd_at",
+            method_config=attack,
+            epochs=60 if is_digits else 8,
+            **TEACHER,
+            **common,
+        ),
+        TrainSpec(
+            name=f"{dataset}-teacher-ibp",
+            method="ibp",
+            method_config={"epsilon": 0.06 if is_digits else 0.15, "clean_weight": 0.6},
+            epochs=150 if is_digits else 16,
+            learning_rate=0.002 if is_digits else 0.003,
+            **TEACHER,
+            **common,
+        ),
+    ]
+    students = {"kd": {}, "rslad": attack, "faithful": {"epsilon": 0.1}}
+    return teachers + [
+        TrainSpec(
+            name=f"{dataset}-{method}-of-{teacher}",
+            method=method,
+            method_config=config,
+            teacher=f"{dataset}-teacher-{teacher}",
+            epochs=100 if is_digits else 12,
+            **STUDENT,
+            **common,
+        )
+        for teacher in ("pgd", "ibp")
+        for method, config in students.items()
+    ]
+
+
+def is_current(spec: TrainSpec) -> bool:
+    """Whether the folder holds the model that this specification makes."""
+    if not (ROOT / spec.name / "card.json").is_file():
+        return False
+    card = read_card(ROOT / spec.name)
+    if card.training_config != spec.model_dump(mode="json"):
+        return False
+    if spec.teacher is None:
+        return True
+    teacher = ROOT / spec.teacher
+    return (
+        (teacher / "card.json").is_file()
+        and card.teacher is not None
+        and card.teacher.model_hash == read_card(teacher).model_hash
+    )
+
+
+def train(spec: TrainSpec) -> None:
+    """Train one model into its folder."""
+    if is_current(spec):
+        LOG.info("%s is up to date", spec.name)
+        return
+    shutil.rmtree(ROOT / spec.name, ignore_errors=True)
+    reported = 0.0
+
+    def log(progress: Progress) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > 15 or "clean_accuracy" in progress.values:
+            reported = time.monotonic()
+            values = ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in progress.values.items()
+            )
+            LOG.info(
+                "%s: %s %d/%d: %s", spec.name, progress.stage, progress.done, progress.total, values
+            )
+
+    try:
+        model = train_model(spec, out=ROOT / spec.name, progress=log)
+    except FkdError:
+        # A checkpoint of an older specification is of no use to this script.
+        LOG.info("%s starts afresh", spec.name)
+        model = train_model(spec, out=ROOT / spec.name, progress=log, resume=False)
+    LOG.info("%s: done in %.0f s: %s", spec.name, model.card.seconds, model.card.metrics)
+
+
+def waves(specs: list[TrainSpec]) -> Iterator[list[TrainSpec]]:
+    """Teachers before the students that need them."""
+    yield [spec for spec in specs if spec.teacher is None]
+    yield [spec for spec in specs if spec.teacher is not None]
+
+
+def train_side_by_side(specs: list[TrainSpec], jobs: int) -> None:
+    """Train in ``jobs`` processes at a time.
+
+    Raises:
+        SystemExit: one failed.
+    """
+    for wave in waves(specs):
+        waiting, running = list(wave), {}
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                spec = waiting.pop(0)
+                running[spec.name] = subprocess.Popen(
+                    [sys.executable, str(ROOT / "build.py"), "--only", spec.name],
+                    env={**os.environ, **FAST_MEMORY, **ONE_THREAD},
+                )
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    if process.returncode:
+                        raise SystemExit(f"{name} could not be built.")
+            time.sleep(0.2)
+
+
+def main() -> None:
+    """Read the command line and build."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--dataset", choices=["digits", "mnist"], help="default: both")
+    parser.add_argument("--only", metavar="NAME", nargs="+", help="these models only")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--list", action="store_true", help="say what is missing and stop")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
+    names = [arguments.dataset] if arguments.dataset else ["digits", "mnist"]
+    specs = [spec for name in names for spec in zoo(name)]
+    if arguments.only:
+        specs = [spec for spec in specs if spec.name in arguments.only]
+    missing = [spec for spec in specs if not is_current(spec)]
+    if arguments.list:
+        for spec in specs:
+            LOG.info("%s %s", spec.name, "missing or out of date" if spec in missing else "current")
+    elif arguments.only and len(specs) == 1:
+        train(specs[0])
+    else:
+        train_side_by_side(missing, max(1, arguments.jobs))
+
+
+if __name__ == "__main__":
+    main()
