@@ -13,7 +13,10 @@ _LOGO = str(Path(__file__).with_name("logo.svg"))
 _STYLE = """
 <style>
 .stMainBlockContainer { padding: 4rem 2.2rem 3rem; max-width: 1500px; }
-@media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
+@media (max-width: 640px) {
+  .stMainBlockContainer { padding: 4rem 1rem 3rem; }
+  .stMainBlockContainer h1 { font-size: 1.45rem; }
+}
 [data-testid="stImage"] img { image-rendering: pixelated; border-radius: 3px; }
 [data-testid="stMetricLabel"] p { font-size: 0.9rem; }
 </style>

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import streamlit as st
 
 from dashboard import backend, state
@@ -73,7 +75,7 @@ def _pair(dataset: str) -> tuple[str | None, str | None]:
 def _epsilon(dataset: str) -> str:
     info = backend.data_set(dataset)
     *_, default = backend.default_pair(dataset)
-    options = sorted({*(info.epsilons if info else ()), default})
+    options = sorted({*(info.epsilons if info else ()), default, *_typed_epsilon()})
     labels = [f"{value:g}" for value in options]
     return st.selectbox(
         "ε, largest pixel change",
@@ -86,6 +88,15 @@ def _epsilon(dataset: str) -> str:
         ),
         **state.bound("epsilon"),
     )
+
+
+def _typed_epsilon() -> list[float]:
+    """The radius in use or in the address, so that the list holds a typed one too."""
+    with contextlib.suppress(backend.FkdError):
+        typed = st.session_state.get("epsilon") or st.query_params.get("epsilon")
+        if typed:
+            return [backend.parse_epsilon(typed)]
+    return []
 
 
 def _more() -> tuple[int, str]:

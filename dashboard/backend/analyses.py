@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from dashboard.backend.catalogue import choice_of
+from dashboard.backend.catalogue import choice_of, is_current
 from dashboard.backend.choice import Choice
 from fkd import evaluation
 from fkd.core.errors import ConfigError
@@ -76,7 +76,7 @@ def _load(key: str, config_json: str) -> Loaded:
 def stored(choice: Choice) -> list[Choice]:
     """What is stored of the choice's pair: other radii, other numbers of examples."""
     entries = evaluation.list_analyses(choice.dataset, choice.teacher, choice.student)
-    found = {choice_of(entry.config) for entry in entries}
+    found = {choice_of(entry.config) for entry in entries if is_current(entry)}
     return sorted(found, key=lambda c: (c.epsilon, c.count, c.gap_class))
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard.backend.choice import Choice
+from dashboard.backend.choice import DEFAULT_COUNT, GAP_CLASSES, Choice
+from fkd.core.errors import FkdError
 from fkd.core.progress import ProgressCallback
 from fkd.data import DataSetInfo, get_data_set, list_data_sets
-from fkd.evaluation import list_analyses
+from fkd.evaluation import AnalysisEntry, ResolvedPair, list_analyses
 from fkd.models import ModelCard, damaged_models, list_models
 
 #: Parts of a model card worth comparing, with their names for people.
@@ -73,25 +74,43 @@ def same_method_student(dataset: str, teacher: str, student: str) -> str | None:
 
 
 def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
-    """Teacher, student and radius to show first: an analysed pair if there is one.
+    """Teacher, student and radius to show first: a pair whose analysis is stored, if there is one.
 
-    Of several, the adversarially or certifiably trained pairs say most; shipped tables come in the
-    order of their names, so the choice is the same on every machine.
+    Shipped pairs come first, by name, so the choice is the same on every machine; of the radii stored
+    for it, the middle one: at the smallest little happens, at the largest little can be proved.
     """
-    entries = sorted(
-        (entry for entry in list_analyses(dataset)),
-        key=lambda e: (not e.is_shipped, e.config.teacher, e.config.student, -e.config.epsilon),
-    )
+    found: dict[tuple[bool, str, str], list[float]] = {}
     known = {card.name: card for card in list_models(dataset)}
-    for entry in entries:
-        teacher, student = entry.config.teacher, entry.config.student
-        if teacher in known and student in known and is_student_of(known[student], teacher):
-            return teacher, student, entry.config.epsilon
+    for entry in list_analyses(dataset):
+        choice = choice_of(entry.config)
+        if (choice.count, choice.gap_class) != (DEFAULT_COUNT, GAP_CLASSES[0]):
+            continue
+        student = known.get(choice.student)
+        if student is None or not is_student_of(student, choice.teacher) or not is_current(entry):
+            continue
+        key = (not entry.is_shipped, choice.teacher, choice.student)
+        found.setdefault(key, []).append(choice.epsilon)
+    if found:
+        (_, teacher, student_name), radii = min(found.items())
+        return teacher, student_name, sorted(radii)[len(radii) // 2]
     first = next(iter(teachers(dataset)), None)
     if first is None:
         return None, None, 0.1
     own = next(iter(students(dataset, first.name)), None)
     return first.name, own.name if own else None, 0.1
+
+
+def is_current(entry: AnalysisEntry) -> bool:
+    """Whether a stored analysis still answers the choice it was made for.
+
+    It does not once a model was replaced, or where settings were used that the pages do not offer:
+    its key is then not the one the page asks for.
+    """
+    try:
+        return ResolvedPair(choice_of(entry.config).config()).key() == entry.key
+    except FkdError:
+        # A model or a data set it names is gone.
+        return False
 
 
 def card_differences(names: list[str], dataset: str, *, show_all: bool = False) -> pd.DataFrame:

@@ -7,6 +7,9 @@ from typing import Any
 
 from fkd.core.config import Config
 
+#: Words of names that people write otherwise.
+_SPELLINGS = {"epsilon": "ε", "epsilons": "ε values", "ibp": "IBP", "pgd": "PGD"}
+
 
 @dataclass(frozen=True)
 class Field:
@@ -15,7 +18,8 @@ class Field:
     Attributes:
         name: as in the configuration.
         help: its description.
-        kind: "bool", "int", "float", "choice", "text", "numbers" (several whole numbers).
+        kind: "bool", "int", "float", "choice", "text", "numbers" (several whole numbers),
+            "decimals" (several numbers).
         default: its default; None where it has none or is empty.
         minimum: smallest value allowed.
         maximum: largest value allowed.
@@ -35,8 +39,9 @@ class Field:
     @property
     def label(self) -> str:
         """The name as people read it."""
-        text = self.name.replace("_", " ")
-        return text[:1].upper() + text[1:]
+        words = [_SPELLINGS.get(word, word) for word in self.name.split("_")]
+        text = " ".join(words)
+        return text if words[0] in _SPELLINGS.values() else text[:1].upper() + text[1:]
 
 
 def fields_of(config: type[Config], *, leave_out: frozenset[str] = frozenset()) -> list[Field]:
@@ -67,8 +72,8 @@ def _field(name: str, part: dict[str, Any], definitions: dict[str, Any]) -> Fiel
     kind = {"boolean": "bool", "integer": "int", "number": "float", "string": "text"}.get(
         str(part.get("type"))
     )
-    if part.get("type") == "array" and part.get("items", {}).get("type") == "integer":
-        kind = "numbers"
+    if part.get("type") == "array":
+        kind = {"integer": "numbers", "number": "decimals"}.get(part.get("items", {}).get("type"))
     if kind is None:
         return None
     minimum = part.get("minimum", part.get("exclusiveMinimum"))

@@ -27,6 +27,8 @@ _PLACED = frozenset(
         "teacher",
     }
 )
+#: Settings of the training itself that most people look at.
+_BASIC = frozenset({"epochs", "learning_rate", "batch_size", "seed"})
 
 
 def is_read_only() -> bool:
@@ -158,8 +160,17 @@ def architectures() -> dict[str, str]:
     return ARCHITECTURES.available()
 
 
+def default_architecture() -> str:
+    """The architecture a training uses unless told otherwise."""
+    from fkd.distillation import TrainSpec
+
+    return str(TrainSpec.model_fields["architecture"].default)
+
+
 def training_fields(method: str, architecture: str) -> dict[str, list[Field]]:
-    """The form of a training run: fields of the method, the architecture and the training itself.
+    """The form of a training run: fields of the method, the architecture, and the training itself.
+
+    What most people set is under "training", the rest of it under "details".
 
     Raises:
         ConfigError: an unknown name.
@@ -167,8 +178,10 @@ def training_fields(method: str, architecture: str) -> dict[str, list[Field]]:
     from fkd.distillation import METHODS, TrainSpec
     from fkd.models import ARCHITECTURES
 
+    fields = fields_of(TrainSpec, leave_out=_PLACED)
     return {
         "method": fields_of(METHODS.get(method).Config),
         "architecture": fields_of(ARCHITECTURES.get(architecture).Config),
-        "training": fields_of(TrainSpec, leave_out=_PLACED),
+        "training": [field for field in fields if field.name in _BASIC],
+        "details": [field for field in fields if field.name not in _BASIC],
     }

@@ -7,13 +7,15 @@ from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.scatter import PAIRINGS, examples
-from dashboard.figures.theme import Chart, percent, pixels, toolbar
+from dashboard.figures.theme import Chart, at_least, at_most, percent, pixels, toolbar
 from dashboard.figures.training import lines
 
 __all__ = [
     "PAIRINGS",
     "Chart",
     "agreement",
+    "at_least",
+    "at_most",
     "bracket",
     "brackets",
     "cumulative",

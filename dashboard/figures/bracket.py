@@ -49,7 +49,7 @@ def bracket(frame: pd.DataFrame, *, primary: int | None = None, height: int = 33
             name="certified: never more",
             marker={"color": theme.CERTIFICATE, "symbol": "triangle-down", "size": 6},
             customdata=ordered.loc[bounded, "index"],
-            hovertemplate="Image %{customdata}: certified ≤ %{y:.3f}<extra></extra>",
+            hovertemplate="Image %{customdata}: certified bound %{y:.3f}<extra></extra>",
         )
     )
     figure.add_trace(

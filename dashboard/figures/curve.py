@@ -29,7 +29,7 @@ def curve(
             name="certified",
             line={"color": theme.CERTIFICATE, "width": 2, "dash": "dash"},
             marker={"symbol": "triangle-down", "size": 8},
-            hovertemplate="ε = %{x:g}: certified ≤ %{y:.3f}<extra></extra>",
+            hovertemplate="ε = %{x:g}: certified bound %{y:.3f}<extra></extra>",
         )
     )
     figure.add_trace(

@@ -152,7 +152,7 @@ def _hover(row: object, classes: Sequence[str]) -> str:
         return classes[index] if 0 <= index < len(classes) else str(index)
 
     certified = getattr(row, "gap_certified", None)
-    bound = "no certificate" if pd.isna(certified) else f"certified ≤ {certified:.3f}"
+    bound = "no certificate" if pd.isna(certified) else f"certified {theme.at_most(certified)}"
     return (
         f"<b>Image {row.index}</b>, label {named(row.label)}<br>"
         f"gap clean {row.gap_clean:.3f}, attack {row.gap_attack:.3f}, {bound}<br>"

@@ -8,6 +8,7 @@ theme; neutral marks use a grey that stands out on both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 import plotly.graph_objects as go
@@ -34,6 +35,7 @@ STATES: dict[str, tuple[str, str, str]] = {
 }
 
 HEIGHT = 360
+_NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,26 @@ def percent(share: float) -> str:
     """A share in [0, 1] as people read it: ``0.985`` is ``98.5 %``; never rounded up to all or none."""
     value = 100.0 * share
     if 0.0 < value < 0.1:
-        return "< 0.1 %"
+        return f"<{_NO_BREAK}0.1{_NO_BREAK}%"
     if 99.9 < value < 100.0:
-        return "> 99.9 %"
-    return f"{value:.0f} %" if value == round(value) else f"{value:.1f} %"
+        return f">{_NO_BREAK}99.9{_NO_BREAK}%"
+    number = f"{value:.1f}"
+    return f"{number.removesuffix('.0')}{_NO_BREAK}%"
+
+
+def at_least(value: float) -> str:
+    """A lower bound to three decimals, rounded down so that it stays one."""
+    return f"≥{_NO_BREAK}{_rounded(value, ROUND_FLOOR)}"
+
+
+def at_most(value: float) -> str:
+    """An upper bound to three decimals, rounded up so that it stays one."""
+    return f"≤{_NO_BREAK}{_rounded(value, ROUND_CEILING)}"
+
+
+def _rounded(value: float, direction: str) -> Decimal:
+    # Twelve digits first: a float just beside a decimal (0.3 as 0.30000000000000004) means it.
+    return Decimal(f"{value:.12f}").quantize(Decimal("0.001"), rounding=direction)
 
 
 def pixels(epsilon: float) -> str:

@@ -95,7 +95,7 @@ def _step(ordered: pd.Series, step: int) -> None:
 def _figures(row: pd.Series, classes: Sequence[str]) -> None:
     compared = named(classes, row["gap_class"])
     bound = row["gap_certified"]
-    certified = "no certificate" if pd.isna(bound) else f"≤ {bound:.3f}"
+    certified = "no certificate" if pd.isna(bound) else figures.at_most(bound)
     with st.container(horizontal=True, vertical_alignment="center"):
         state_badge(row["state"])
         st.markdown(f"Label **{named(classes, row['label'])}**", width="content")
@@ -143,7 +143,7 @@ def example_images(detail: backend.ExampleDetail, epsilon: float, which: str = "
         )
         st.image(
             difference(detail.image, witness, epsilon),
-            caption=f"change, ±{epsilon:g}",
+            caption=f":blue[\u2212{epsilon:g}] … :orange[+{epsilon:g}]",
             width="stretch",
             alt=f"Change of each pixel of image {detail.index}, from -{epsilon:g} to {epsilon:g}",
         )
@@ -158,8 +158,7 @@ def probabilities_at(detail: backend.ExampleDetail, which: str = "gap") -> None:
     )
     compared = int(detail.row["gap_class"])
     st.caption(
-        ":blue[■] teacher, :orange[▨] student; the class compared is bold. Change: blue darker, orange "
-        "brighter, full colour at ±ε."
+        "Class probabilities: :blue[■] teacher, :orange[▨] student; the class compared is bold."
     )
     for column, title, (teacher, student), key in zip(
         st.columns(2),

@@ -21,12 +21,12 @@ def form_values(fields: Sequence[backend.Field], prefix: str) -> dict[str, Any]:
         prefix: of the widgets' keys.
     """
     values: dict[str, Any] = {}
-    columns = st.columns(2)
-    for position, field in enumerate(fields):
-        with columns[position % 2]:
-            value = _widget(field, f"{prefix}_{field.name}")
-        if value is not None and value != "":
-            values[field.name] = value
+    with st.grid(2, min_column_width=150) as grid:
+        for field in fields:
+            with grid.cell():
+                value = _widget(field, f"{prefix}_{field.name}")
+            if value is not None and value != "":
+                values[field.name] = value
     return values
 
 
@@ -55,10 +55,11 @@ def _widget(field: backend.Field, key: str) -> Any:
         shown = "" if field.default is None else f"{field.default:g}"
         text = st.text_input(label, value=shown, key=key, help=_with_range(field)).strip()
         return _number(text)
-    if field.kind == "numbers":
-        shown = ", ".join(str(part) for part in field.default or ())
+    if field.kind in ("numbers", "decimals"):
+        read = _whole if field.kind == "numbers" else _number
+        shown = ", ".join(f"{part:g}" for part in field.default or ())
         text = st.text_input(label, value=shown, key=key, help=tip)
-        return [_whole(part.strip()) for part in text.split(",") if part.strip()]
+        return [read(part.strip()) for part in text.split(",") if part.strip()]
     return st.text_input(label, value=field.default or "", key=key, help=tip).strip()
 
 

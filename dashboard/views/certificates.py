@@ -55,13 +55,17 @@ def _numbers(summary: backend.Summary) -> None:
     with st.grid(4, min_column_width=150):
         for label, name in (
             ("Mean bound", "gap_certified_mean"),
-            ("95 % of images below", "gap_certified_p95"),
+            ("95 % of bounds", "gap_certified_p95"),
             ("Largest bound", "gap_certified_max"),
             ("Mean width left open", "bracket_mean"),
         ):
             value = getattr(summary, name)
-            shown = "—" if value is None else f"{value:.3f}"
-            st.metric(label, shown, help=meanings[name], border=True)
+            if value is None:
+                shown = "—"
+            else:
+                shown = f"{value:.3f}" if name == "bracket_mean" else figures.at_most(value)
+            tip = f"{meanings[name]} A difference of two probabilities, from 0 to 1."
+            st.metric(label, shown, help=tip, border=True)
 
 
 def _table(loaded: backend.Loaded) -> None:

@@ -18,16 +18,16 @@ _SHOWN = {
     "student": "student",
     "method": "method",
     "architecture": "architecture",
-    "parameters": "parameters",
-    "student_accuracy": "student right",
-    "agreement_certified": "agreement certified",
+    "parameters": "weights",
+    "student_accuracy": "right",
+    "agreement_certified": "certified",
     "open_share": "open",
-    "disagreement_found": "disagreement found",
-    "gap_clean_mean": "gap, clean",
-    "gap_attack_mean": "gap, attack ≥",
-    "gap_certified_mean": "gap, certified ≤",
-    "gap_attack_max": "worst, attack ≥",
-    "gap_certified_max": "worst, certified ≤",
+    "disagreement_found": "disagree",
+    "gap_clean_mean": "gap clean",
+    "gap_attack_mean": "gap attack",
+    "gap_certified_mean": "gap certified",
+    "gap_attack_max": "worst attack",
+    "gap_certified_max": "worst certified",
 }
 
 _EXPLANATION = """
@@ -97,7 +97,9 @@ def _results(table: pd.DataFrame) -> None:
         for name, title in _SHOWN.items()
         if name not in ("student", "method", "architecture", "parameters")
     }
-    config["parameters"] = st.column_config.NumberColumn("parameters", format="localized")
+    config["parameters"] = st.column_config.NumberColumn(
+        "weights", help="Number of trained weights.", format="localized"
+    )
     st.dataframe(
         ordered[list(_SHOWN)],
         hide_index=True,

@@ -39,6 +39,7 @@ def render() -> None:
             _new_run()
     with right:
         _runs()
+        _models()
     parts.how_to_read(_EXPLANATION)
 
 
@@ -80,6 +81,7 @@ def _new_run() -> None:
     architecture = second.selectbox(
         "Architecture",
         list(architectures),
+        index=list(architectures).index(backend.default_architecture()),
         key="run_architecture",
         help="\n\n".join(f"**{name}**: {text}" for name, text in architectures.items()),
     )
@@ -97,9 +99,10 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
         )
         values: dict[str, Any] = {}
         for group, title, is_open in (
-            ("method", "Method", True),
             ("training", "Training", True),
+            ("method", "Method", True),
             ("architecture", "Architecture", False),
+            ("details", "More training settings", False),
         ):
             if not fields[group]:
                 continue
@@ -110,7 +113,8 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
         submitted = st.form_submit_button(
             _TASKS[role], type="primary", icon=":material/play_arrow:"
         )
-    if submitted and "training" in values:
+    # A group whose values could not be read has said so; nothing is started without it.
+    if submitted and all(group in values for group in fields if fields[group]):
         with guard():
             run_id = backend.start_training(
                 {
@@ -121,7 +125,8 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
                     "method_config": values.get("method", {}),
                     "architecture": architecture,
                     "architecture_config": values.get("architecture", {}),
-                    **values["training"],
+                    **values.get("training", {}),
+                    **values.get("details", {}),
                 }
             )
             st.session_state["watched_run"] = run_id
@@ -135,7 +140,11 @@ def _runs() -> None:
     st.subheader("Runs", anchor=False)
     records = backend.recent_runs()
     if not records:
-        st.caption("No run yet. A run you start appears here, with its progress and its log.")
+        with st.container(border=True):
+            st.markdown(
+                ":material/hourglass_empty: **No run yet.** A run you start appears here, with its "
+                "progress, its loss and accuracy by epoch, and its log; it can be stopped and resumed."
+            )
         return
     by_id = {record.id: record for record in records}
     watched = st.session_state.pop("watched_run", None)
@@ -211,6 +220,39 @@ def _finished(record: backend.RunRecord) -> None:
             teacher=teacher,
             student=record.result,
         )
+
+
+def _models() -> None:
+    dataset = st.session_state.get("dataset")
+    cards = backend.cards(dataset)
+    if not cards:
+        return
+    st.subheader(f"Models on {dataset}", anchor=False)
+    table = pd.DataFrame(
+        [
+            {
+                "name": card.name,
+                "method": card.method,
+                "parameters": card.parameters,
+                "right": card.metrics.get("clean_accuracy"),
+            }
+            for card in sorted(cards, key=lambda card: (card.role == "student", card.name))
+        ]
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "name": st.column_config.TextColumn(width="medium"),
+            "parameters": st.column_config.NumberColumn(
+                format="localized", help="Number of trained weights."
+            ),
+            "right": st.column_config.NumberColumn(
+                format="percent", help="Share of unperturbed test images classified right."
+            ),
+        },
+        alt=f"Models on {dataset}, teachers first",
+    )
 
 
 def _list(records: list[backend.RunRecord]) -> None:

@@ -19,7 +19,7 @@ _SHOWN = {
     "open": "Open",
     "certified": "Certified",
 }
-_COLUMNS = ("index", "label", "state", "gap_clean", "gap_attack", "gap_certified")
+_COLUMNS = ("index", "label", "gap_attack", "gap_certified", "gap_clean", "state")
 
 _EXPLANATION = """
 Each point and each row is one test image; click either to see it on the right, or step with the arrow
@@ -117,8 +117,8 @@ def _table(ordered: pd.DataFrame, shown: str) -> None:
             title, help=meanings[name], min_value=0.0, max_value=1.0, format="%.3f", width=110
         )
         for name, title in (
-            ("gap_attack", "attack ≥"),
-            ("gap_certified", "certified ≤"),
+            ("gap_attack", "attack"),
+            ("gap_certified", "certified"),
         )
     }
     st.dataframe(

@@ -66,7 +66,7 @@ def _metrics(summary: backend.Summary, meanings: dict[str, str]) -> None:
         figures.percent(summary.agreement_certified),
         help=meanings["agreement_certified"],
         border=True,
-        delta="proved for every point within ε",
+        delta="proved within ε",
         delta_color="off",
         delta_arrow="off",
     )
@@ -75,7 +75,7 @@ def _metrics(summary: backend.Summary, meanings: dict[str, str]) -> None:
         figures.percent(summary.disagreement_found),
         help=meanings["disagreement_found"],
         border=True,
-        delta=f"{figures.percent(summary.open_share)} open",
+        delta=f"{figures.percent(summary.open_share)} undecided",
         delta_color="off",
         delta_arrow="off",
     )
@@ -95,10 +95,11 @@ def _metrics(summary: backend.Summary, meanings: dict[str, str]) -> None:
     ):
         st.metric(
             label,
-            f"≥ {low:.3f}",
-            help=f"{tip} The attack's value; the certificate's upper bound is below it.",
+            figures.at_least(low),
+            help=f"{tip} A difference of two probabilities, from 0 to 1. The large figure was reached "
+            "by an attack; the small one below it is certified never to be exceeded.",
             border=True,
-            delta="no certificate" if high is None else f"certified ≤ {high:.3f}",
+            delta="no certificate" if high is None else f"certified {figures.at_most(high)}",
             delta_color="off",
             delta_arrow="off",
         )

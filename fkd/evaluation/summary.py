@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from pydantic import Field
@@ -78,15 +80,25 @@ def _verdict(figures: dict, agreeing: int, disagreeing: int) -> str:
         f"{'is' if undecided == 1 else 'are'} undecided."
     )
     second = (
-        f"A perturbation was found that drives their confidences {figures['gap_attack_mean']:.2f} "
-        f"apart on average (worst example {figures['gap_attack_max']:.2f})"
+        f"A perturbation was found that drives their confidences {_floor(figures['gap_attack_mean'])} "
+        f"apart on average (worst example {_floor(figures['gap_attack_max'])})"
     )
     if figures["gap_certified_mean"] is None:
         return f"{first} {second}; no certificate is available for this pair."
     return (
-        f"{first} {second}; no perturbation can exceed {figures['gap_certified_mean']:.2f} on average "
-        f"(worst example {figures['gap_certified_max']:.2f})."
+        f"{first} {second}; no perturbation can exceed {_ceil(figures['gap_certified_mean'])} on average "
+        f"(worst example {_ceil(figures['gap_certified_max'])})."
     )
+
+
+def _floor(value: float) -> str:
+    """Two decimals, rounded down: a value reached stays reached."""
+    return f"{math.floor(round(100 * value, 9)) / 100:.2f}"
+
+
+def _ceil(value: float) -> str:
+    """Two decimals, rounded up: a bound stays a bound."""
+    return f"{math.ceil(round(100 * value, 9)) / 100:.2f}"
 
 
 def certified_curve(table: pd.DataFrame, points: int = 201) -> pd.DataFrame:

@@ -1,0 +1,113 @@
+"""Pages without a browser: the whole app in AppTest, on analyses small enough to make here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from dashboard.registry import all_views
+from fkd.core.paths import home_dir
+from fkd.evaluation import AnalysisConfig, analyse, list_analyses
+from fkd.models import ModelCard, list_models
+from tests.support.pairs import save_digits_model
+
+APP = str(Path(__file__).resolve().parents[2] / "dashboard" / "app.py")
+PAGES = [view.name for view in all_views()]
+COUNT = 6
+EPSILON = 0.05
+
+
+class Opened:
+    """The app as a browser session would see it."""
+
+    def __init__(self, **query: object) -> None:
+        self.app = AppTest.from_file(APP, default_timeout=60)
+        self.app.query_params.update({key: str(value) for key, value in query.items()})
+
+    def page(self, name: str) -> Opened:
+        """Go to a page; the sidebar's choice stays, as it does in a browser."""
+        self.app.switch_page(f"views/{name}.py").run()
+        return self
+
+    def rerun(self) -> Opened:
+        self.app.run()
+        return self
+
+    @property
+    def title(self) -> str:
+        return self.app.title[0].value
+
+    @property
+    def errors(self) -> list[str]:
+        return [element.value for element in self.app.error]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [element.value for element in self.app.warning]
+
+    @property
+    def text(self) -> str:
+        """All that is written on the page."""
+        kinds = ("markdown", "caption", "info", "success", "subheader", "warning", "error")
+        return "\n".join(str(e.value) for kind in kinds for e in getattr(self.app, kind))
+
+    def charts(self) -> int:
+        return len(self.app.get("plotly_chart"))
+
+    def check(self) -> Opened:
+        """Nothing was raised, and the guard had nothing to apologise for."""
+        assert not self.app.exception, self.app.exception[0].value
+        assert not [text for text in self.errors if text.startswith("Sorry")], self.errors
+        assert not (home_dir() / "logs").exists(), (home_dir() / "logs/dashboard.log").read_text()
+        return self
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches() -> Iterator[None]:
+    """Server-wide caches outlive a test's folders otherwise."""
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    yield
+
+
+@pytest.fixture
+def opened(own_folders: Path) -> Callable[..., Opened]:
+    """Open the app at an address: ``opened("gaps", epsilon=0.05)``."""
+
+    def open_at(page: str = PAGES[0], **query: object) -> Opened:
+        return Opened(**query).page(page)
+
+    return open_at
+
+
+@pytest.fixture
+def pair(own_folders: Path) -> dict[str, object]:
+    """A tiny pair in the user's models with a stored analysis; the address that shows it."""
+    teacher = save_digits_model("tiny-teacher", "teacher", seed=1)
+    save_digits_model(
+        "tiny-student",
+        "student",
+        hidden=(12,),
+        seed=2,
+        teacher={"name": "tiny-teacher", "model_hash": teacher.model_hash},
+    )
+    query = {"dataset": "digits", "teacher": "tiny-teacher", "student": "tiny-student"}
+    analyse(AnalysisConfig(**query, epsilon=EPSILON, count=COUNT))
+    return {**query, "epsilon": EPSILON, "count": COUNT}
+
+
+def shipped_students() -> list[ModelCard]:
+    """Every shipped student with a teacher."""
+    return [card for card in list_models(role="student") if card.teacher]
+
+
+def address_of(card: ModelCard) -> dict[str, object]:
+    """Where a shipped pair can be seen: a shipped table if there is one, else a tiny ball."""
+    query = {"dataset": card.dataset, "teacher": card.teacher.name, "student": card.name}
+    for entry in list_analyses(card.dataset, card.teacher.name, card.name):
+        return {**query, "epsilon": entry.config.epsilon, "count": entry.config.count}
+    return {**query, "epsilon": EPSILON, "count": COUNT}
