@@ -7,13 +7,17 @@ taken, so that what the networks share cancels.  Everything runs in float64.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
+import warnings
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 
+from fkd.bounds._double import DoubleByDefault
 from fkd.core.ball import Region
 from fkd.core.errors import UnsupportedModelError
 from fkd.core.lirpa_compat import load_auto_lirpa
@@ -26,6 +30,9 @@ _LOCK = threading.RLock()
 #: Relative and absolute widening of every bound: float64 CROWN on networks of this size errs by less
 #: than 1e-11 of the bound's size, so this is a wide margin (a proved slack is a later issue's).
 _SLACK = 1e-9
+
+#: What rounding may add where a bound is held against the value at the image, relative and absolute.
+_PROBE_SLACK = 1e-6
 
 _BYTES = 8
 
@@ -71,13 +78,16 @@ class JointBounder:
         self.joint = joint_double(teacher, student)
         self.method = method
         self._example = example.double()
-        self._conv_mode = "patches"
+        self._conv_mode = _first_conv_mode(self.joint)
         self._module = self._build()
         self.bytes_per_example = _estimate_bytes(self.joint, self._example)
 
     def _build(self) -> Any:
         lirpa = load_auto_lirpa()
-        with _LOCK:
+        self._is_probed = False
+        # What tracing and auto_LiRPA have to remark and to print is not for the user.
+        with _LOCK, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             try:
                 return lirpa.BoundedModule(
                     self.joint,
@@ -116,7 +126,11 @@ class JointBounder:
         self, region: Region, specification: Tensor, *, is_second: bool
     ) -> tuple[Tensor, Tensor]:
         try:
-            return self._compute(region, specification, is_second)
+            if not self._is_probed:
+                self._probe()
+            lower, upper = self._compute(region, specification, is_second)
+            self._check_clean(region.images, specification, lower, upper)
+            return lower, upper
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
@@ -132,7 +146,35 @@ class JointBounder:
             # Release 0.3's patches mode lacks some operations that the slower matrix mode has.
             self._conv_mode = "matrix"
             self._module = self._build()
-            return self._compute(region, specification, False)
+            return self._attempt(region, specification, is_second=False)
+
+    def _probe(self) -> None:
+        """Refuse operations whose bounds are wrong already on a single point.
+
+        Release 0.3 ignores the padding of an average and the value or mode of other paddings.  On a box
+        of one image every relaxation is exact, so the bounds have to hold its logits.
+        """
+        generator = torch.Generator().manual_seed(0)
+        image = torch.rand(self._example.shape, generator=generator, dtype=torch.float64)
+        image = image.to(self._example.device)
+        ids = torch.zeros(1, dtype=torch.int64, device=image.device)
+        point = Region(image, image, image, ids.double(), ids)
+        width = sum(part.shape[1] for part in self.logits(image))
+        rows = torch.eye(width, dtype=torch.float64, device=image.device)[None]
+        self._check_clean(image, rows, *self._compute(point, rows, False))
+        self._is_probed = True
+
+    def _check_clean(
+        self, images: Tensor, specification: Tensor, lower: Tensor | None, upper: Tensor
+    ) -> None:
+        logits = torch.cat(self.logits(images), dim=1)
+        clean = (specification @ logits[:, :, None])[:, :, 0]
+        slack = _PROBE_SLACK * (1.0 + clean.abs())
+        is_wrong = clean > upper + slack
+        if lower is not None:
+            is_wrong = is_wrong | (clean < lower - slack)
+        if bool(is_wrong.any()):
+            raise ArithmeticError("its bounds do not hold the value at the image itself")
 
     def _compute(
         self, region: Region, specification: Tensor, is_second: bool
@@ -143,7 +185,7 @@ class JointBounder:
         )
         # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
         inputs = None if is_second else (lirpa.BoundedTensor(region.images.double(), ball),)
-        with _LOCK, torch.no_grad():
+        with _LOCK, torch.no_grad(), DoubleByDefault():
             return self._module.compute_bounds(
                 x=inputs, C=specification, method=self.method, bound_lower=not is_second
             )
@@ -163,6 +205,17 @@ class JointBounder:
         else:
             free = psutil.virtual_memory().available
         return max(1, min(largest, int(0.25 * free / self.bytes_per_example)))
+
+
+def _first_conv_mode(joint: nn.Module) -> str:
+    """Patches mode is faster; release 0.3 has it wrong for convolutions with groups or dilation."""
+    for module in joint.modules():
+        if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.dilation != (1, 1)):
+            return "matrix"
+        # Padding of its own (onnx2torch's modules for ONNX's Pad).
+        if "Pad" in type(module).__name__:
+            return "matrix"
+    return "patches"
 
 
 def _widened(bound: Tensor, outwards: float) -> Tensor:
