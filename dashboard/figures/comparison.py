@@ -61,7 +61,8 @@ def brackets(rows: pd.DataFrame, *, height: int | None = None) -> theme.Chart:
         height=height or 120 + 44 * len(names),
         x_range=(-0.02, 1.02),
     )
-    figure.update_yaxes(autorange="reversed", type="category")
+    # Half a row of room above and below, as bars have it, so that charts side by side line up.
+    figure.update_yaxes(range=(len(names) - 0.5, -0.5), type="category")
     told = "; ".join(
         f"{row.student} {row.gap_attack_mean:.3f} to "
         + (

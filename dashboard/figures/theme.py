@@ -106,7 +106,7 @@ def bar(colour: str, pattern: str = "", size: int = 5, solidity: float = 0.3) ->
         marker["pattern"] = {
             "shape": pattern,
             "bgcolor": colour,
-            "fgcolor": "#ffffff",
+            "fgcolor": "rgba(255, 255, 255, 0.55)",
             "size": size,
             "solidity": solidity,
         }
