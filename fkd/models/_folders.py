@@ -82,12 +82,19 @@ def parse_card(path: Path) -> ModelCard:
             f"{shown} has version {version}, this fkd reads up to {CARD_VERSION}; update fkd."
         )
     try:
-        return ModelCard(**{**values, "name": path.resolve().parent.name})
+        return ModelCard(**{**values, "name": _folder_name(path.parent)})
     except (ValidationError, TypeError) as error:
         sentence = (
             validation_sentence("it", error) if isinstance(error, ValidationError) else str(error)
         )
         raise CheckpointError(f"{shown} is not usable: {sentence}") from None
+
+
+def _folder_name(folder: Path) -> str:
+    """The name a folder is found under: a link's own name, not that of what it points to."""
+    if folder.name in ("", ".."):
+        return folder.resolve().name
+    return folder.name
 
 
 def weights_path(folder: Path) -> Path:
@@ -140,8 +147,17 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool) -
             "free some space or choose another folder, then try again."
         ) from None
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _remove(fresh)
+        _remove(replaced)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, or the file or link that stood in its place, if it is there."""
+    if path.is_symlink() or path.is_file():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -16,6 +16,10 @@ from fkd.core.errors import ConfigError
 from fkd.core.registry import Registry
 from fkd.core.seeding import check_seed
 
+#: Far above any data set, low enough that no size of a layer overflows.
+_MAX_VALUES = 2**30
+_MAX_CLASSES = 2**20
+
 
 class ChannelAffine(nn.Module):
     """a x + b per channel, written as a 1x1 convolution.
@@ -158,6 +162,11 @@ def _check_shape(image_shape: Sequence[int], num_classes: int) -> tuple[int, int
     if num_classes < 2:
         raise ConfigError(f"A classifier needs at least 2 classes, got {num_classes}.")
     channels, height, width = (int(side) for side in image_shape)
+    if channels * height * width > _MAX_VALUES or num_classes > _MAX_CLASSES:
+        raise ConfigError(
+            f"Images of {channels}x{height}x{width} and {num_classes} classes are more than any network "
+            f"takes; give at most {_MAX_VALUES} values an image and {_MAX_CLASSES} classes."
+        )
     return channels, height, width
 
 
