@@ -90,6 +90,28 @@ def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"The dashboard did not come up: {log.read_text()[-2000:]}")
 
 
+def analyse_what_is_shown_first(home: Path, *, every_student: bool = False) -> None:
+    """Store the analysis that the first page shows; at once where it is shipped.
+
+    Args:
+        home: ``FKD_HOME`` of the server to come.
+        every_student: also those of the same teacher's other students.
+    """
+    code = """
+import sys
+from dashboard import backend
+from dashboard.backend.catalogue import is_student_of
+from fkd.evaluation import analyse
+teacher, student, epsilon = backend.default_pair("digits")
+own = [card.name for card in backend.students("digits", teacher) if is_student_of(card, teacher)]
+for name in own if len(sys.argv) > 1 else [student]:
+    analyse(backend.Choice("digits", teacher, name, epsilon).config())
+"""
+    variables = {**os.environ, "FKD_HOME": str(home), "OMP_NUM_THREADS": "2"}
+    more = ["all"] if every_student else []
+    subprocess.run([sys.executable, "-c", code, *more], cwd=ROOT, env=variables, check=True)
+
+
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, headless."""
