@@ -32,6 +32,8 @@ _RELUS = (torch.relu, torch.nn.functional.relu, "relu", "relu_")
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _FLATTENS = (torch.flatten, "flatten")
 _MEANS = (torch.mean, "mean")
+#: Operations that overwrite what they read.
+_IN_PLACE = ("relu_", "add_", operator.iadd)
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,43 @@ def _module_layer(module: nn.Module) -> layers.Layer:
 
 def _function_layer(node: fx.Node) -> layers.Layer:
     """The layer of a function or method call."""
-    target, rest = node.target, (*node.args[1:], *node.kwargs.values())
-    if target in _RELUS:
+    target, rest, named = node.target, node.args[1:], dict(node.kwargs)
+    if target in _RELUS and not rest and named.keys() <= {"inplace"}:
         return layers.Rectifier()
-    if target in _SUMS and all(isinstance(value, fx.Node) for value in node.args[:2]):
+    if target in _SUMS and len(rest) == 1 and isinstance(rest[0], fx.Node) and not named:
         return layers.Addition()
-    if target in _FLATTENS and rest in ((1,), (1, -1)):
-        return layers.Reshape(flatten=True)
-    if target in _MEANS and rest and tuple(sorted(rest[0])) in ((2, 3), (-2, -1)):
-        return layers.AveragePooling(None, keep_dimensions=len(rest) > 1 and bool(rest[1]))
+    if target in _FLATTENS:
+        ends = dict(zip(("start_dim", "end_dim"), rest, strict=False)) | named
+        if (ends.get("start_dim", 0), ends.get("end_dim", -1)) == (1, -1):
+            return layers.Reshape(flatten=True)
+    if target in _MEANS:
+        over = dict(zip(("dim", "keepdim"), rest, strict=False)) | named
+        axes = over.pop("dim", ())
+        keep = over.pop("keepdim", False)
+        if axes in ((2, 3), [2, 3], (-2, -1), [-2, -1], (3, 2), [3, 2]) and not over:
+            return layers.AveragePooling(None, keep_dimensions=bool(keep))
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     raise _unsupported(f"the operation '{name}'")
+
+
+def _check_reading(node: fx.Node, modules: dict[str, nn.Module]) -> None:
+    """Refuse values read by keyword, and values overwritten although another node reads them.
+
+    Both would be followed wrongly without a word: bounds know arguments by position, and never
+    overwrite.
+
+    Raises:
+        UnsupportedModelError: the node is such a one.
+    """
+    if any(isinstance(value, fx.Node) for value in (*node.args[2:], *node.kwargs.values())):
+        raise _unsupported(f"the keyword arguments of '{node.name}'")
+    overwrites = (
+        getattr(modules[str(node.target)], "inplace", False)
+        if node.op == "call_module"
+        else node.target in _IN_PLACE or bool(node.kwargs.get("inplace", False))
+    )
+    if overwrites and len(node.all_input_nodes[0].users) > 1:
+        raise _unsupported(f"'{node.name}', which overwrites a value that is read elsewhere")
 
 
 def trace(network: nn.Module) -> Graph:
@@ -144,6 +172,8 @@ def trace(network: nn.Module) -> Graph:
             layer = _function_layer(node)
         else:
             raise _unsupported(f"the constant '{node.target}'")
+        if node.op != "placeholder":
+            _check_reading(node, modules)
         positions[node] = len(nodes)
         read = [value for value in node.args[:2] if isinstance(value, fx.Node)]
         nodes.append(Node(layer, tuple(positions[value] for value in read)))
