@@ -56,8 +56,10 @@ class Batch:
 
     def normal(self, stream: int = 0) -> Tensor:
         """Standard normal numbers shaped like the images (inverse distribution function)."""
-        # Uniform numbers are multiples of 2**-24: half a step keeps them off 0.
-        return math.sqrt(2.0) * torch.erfinv(2.0 * (self.uniform(stream) + 2.0**-25) - 1.0)
+        # Uniform numbers are multiples of 2**-24: half a step keeps them off 0.  The largest one
+        # would be rounded to 1, whose normal number is infinite.
+        centred = 2.0 * (self.uniform(stream) + 2.0**-25) - 1.0
+        return math.sqrt(2.0) * torch.erfinv(centred.clamp_max(1.0 - 2.0**-24))
 
 
 @dataclass(frozen=True)

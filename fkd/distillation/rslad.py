@@ -35,7 +35,7 @@ class RSLAD(Method):
 
     No labels, temperature 1; 10 steps of epsilon / 4 from x + 0.001 N(0, 1) with the student in eval
     mode, as in the authors' code.  There the divergence is averaged over batch *and* classes, so their
-    loss is 1/K of this one: divide a learning rate taken from here by no K, but multiply theirs by 1/K.
+    loss is 1/K of this one, and with SGD their learning rate corresponds to 1/K of it here.
     """
 
     title = "RSLAD"

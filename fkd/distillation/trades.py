@@ -6,7 +6,12 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, divergence_objective, gaussian_start
+from fkd.distillation._inner import (
+    ascend,
+    divergence_objective,
+    frozen_statistics,
+    gaussian_start,
+)
 from fkd.distillation.base import (
     METHODS,
     AttackConfig,
@@ -50,10 +55,8 @@ class TRADES(Method):
         del teacher, clock
         config: TRADESConfig = self.config
         # The attack sees the eval-mode prediction at x, as the authors' does.
-        training = student.training
-        student.eval()
-        target = teacher_logits(student, batch.images)
-        student.train(training)
+        with frozen_statistics(student):
+            target = teacher_logits(student, batch.images)
         adversarial = ascend(
             student,
             batch.images,
