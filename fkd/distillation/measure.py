@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fkd.core.ball import Ball, check_epsilon
 from fkd.core.errors import ConfigError
+from fkd.core.precision import double_copy
 from fkd.core.progress import ProgressCallback, report
 from fkd.data.base import Split
 from fkd.distillation._certified import margin_bounds
@@ -18,6 +19,8 @@ from fkd.distillation._intervals import BoundedNetwork
 from fkd.distillation.base import Batch
 
 _ROWS = 1000
+#: Far above float64's rounding in a bound, far below any margin that matters.
+_ROUNDING = 1e-9
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -105,6 +108,10 @@ def robust_accuracy(
         Cancelled: the callback asked for it.
     """
     epsilon = check_epsilon(epsilon)
+    if steps < 1 or restarts < 1:
+        raise ConfigError(
+            f"An attack needs at least one step and one restart, got {steps} and {restarts}."
+        )
     length = step_size or max(2.5 * epsilon / steps, epsilon / 40)
     done = hits = 0
     total = _used(split, count)
@@ -141,6 +148,8 @@ def certified_accuracy(
 ) -> float:
     """Share of examples proved to keep their label on the whole ball: the true share is at least this.
 
+    Bounds are computed in float64, so that rounding proves nothing.
+
     Args:
         network: in eval mode, on any device.
         split: images and labels.
@@ -153,14 +162,14 @@ def certified_accuracy(
         UnsupportedModelError: bounds cannot pass through the network.
     """
     epsilon = check_epsilon(epsilon)
-    bounded = BoundedNetwork(network)
+    bounded = BoundedNetwork(double_copy(network))
     hits = 0
     for images, labels, _ in _pieces(split, count, _device(network), rows=250):
-        lower, upper = Ball(epsilon=epsilon).limits(images)
+        lower, upper = (limit.double() for limit in Ball(epsilon=epsilon).limits(images))
         classes = network(images[:1]).shape[1]
         bounds = margin_bounds(bounded, lower, upper, labels, classes, relaxation=relaxation)
         # NaN compares false, so it counts as not certified.
-        hits += int((bounds.upper.amax(1) < 0).sum())
+        hits += int((bounds.upper.amax(1) < -_ROUNDING).sum())
     return hits / _used(split, count)
 
 
