@@ -82,12 +82,6 @@ def parameters(**changes: Any) -> dict[str, Any]:
     return found
 
 
-def pair_parameters(**changes: Any) -> dict[str, Any]:
-    """The sidebar's choice as address parameters, for links to other pages."""
-    values = {key: st.session_state.get(key) for key in PAIR_KEYS} | changes
-    return {key: _text(value) for key, value in values.items() if value is not None}
-
-
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -39,7 +39,6 @@ from dashboard.backend.reference import (
     where_things_are,
 )
 from dashboard.backend.runs import (
-    accuracy_columns,
     architectures,
     cancel_run,
     default_architecture,
@@ -51,11 +50,11 @@ from dashboard.backend.runs import (
     methods,
     recent_runs,
     resume_run,
-    run_history,
     run_log,
     start_analysis,
     start_training,
     training_fields,
+    training_history,
 )
 from fkd.core.errors import Cancelled, DataError, FkdError
 from fkd.evaluation import ExampleDetail, Summary
@@ -72,7 +71,6 @@ __all__ = [
     "Loaded",
     "RunRecord",
     "Summary",
-    "accuracy_columns",
     "architectures",
     "cancel_run",
     "card_differences",
@@ -105,7 +103,6 @@ __all__ = [
     "recent_runs",
     "reproduce",
     "resume_run",
-    "run_history",
     "run_log",
     "same_method_student",
     "start_analysis",
@@ -115,5 +112,6 @@ __all__ = [
     "summary_meanings",
     "teachers",
     "training_fields",
+    "training_history",
     "where_things_are",
 ]

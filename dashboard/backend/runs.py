@@ -30,6 +30,11 @@ _PLACED = frozenset(
 #: Settings of the training itself that most people look at.
 _BASIC = frozenset({"epochs", "learning_rate", "batch_size", "seed"})
 
+#: Columns of a history that say where the training is, not how well it does.
+_NO_CURVES = frozenset(
+    {"time", "attempt", "stage", "done", "total", "epoch", "epochs", "learning_rate", "epsilon"}
+)
+
 
 def is_read_only() -> bool:
     """Whether this server starts no runs (``FKD_READ_ONLY=1``)."""
@@ -111,26 +116,31 @@ def resume_run(run_id: str) -> None:
     runs.resume_run(run_id)
 
 
-def run_history(run_id: str) -> pd.DataFrame:
-    """One row per report of the run."""
-    return runs.run_history(run_id)
-
-
 def run_log(run_id: str, lines: int = 50) -> str:
     """The end of the run's log."""
     return runs.run_log(run_id, lines)
 
 
-def accuracy_columns(history: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Columns of a history that are shares (accuracies), and those that are parts of the loss."""
-    fixed = {"time", "attempt", "stage", "done", "total", "epoch", "step"}
+def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """What a training reported, by step (column ``done``), and what of it to draw.
+
+    Returns:
+        The history; its columns that lie in [0, 1] (accuracies, gaps); those that are the loss and its
+        parts.
+    """
+    history = runs.run_history(run_id)
+    if history.empty:
+        return history, [], []
+    history = history[history["stage"] == "training"]
     numbers = [
         column
         for column in history.columns
-        if column not in fixed and pd.api.types.is_numeric_dtype(history[column])
+        if column not in _NO_CURVES
+        and pd.api.types.is_numeric_dtype(history[column])
+        and history[column].notna().any()
     ]
-    shares = [column for column in numbers if column.endswith("accuracy")]
-    return shares, [column for column in numbers if column not in shares]
+    shares = [column for column in numbers if column.endswith(("accuracy", "gap"))]
+    return history, shares, [column for column in numbers if column not in shares]
 
 
 def free_name(dataset: str, method: str, architecture: str) -> str:

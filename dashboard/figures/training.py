@@ -55,6 +55,4 @@ def lines(
         # Keeps the reader's zoom while new points arrive.
         uirevision="live",
     )
-    if share:
-        figure.update_yaxes(tickformat=".0%")
     return theme.Chart(figure, f"{y_title} by {x_title}: {', '.join(columns)}.")

@@ -42,12 +42,23 @@ def copy_link(slot: object) -> None:
 
 
 def page_link(page: str, label: str, icon: str, **changes: object) -> None:
-    """A link to another page that keeps the pair (`st.switch_page` refuses bound parameters)."""
+    """A link to another page that keeps the pair.
+
+    The browser adds ``changes`` to what the address holds already, so they may only name choices that
+    this page does not draw itself (given twice, a choice is none).  `st.switch_page` would refuse to
+    leave the bound ones behind.
+
+    Args:
+        page: module's name.
+        label: what to click.
+        icon: beside it.
+        changes: choices to make on the way, by their keys in the address.
+    """
     st.page_link(
         f"views/{page}.py",
         label=label,
         icon=icon,
-        query_params=state.pair_parameters(**changes),
+        query_params={name: str(value) for name, value in changes.items()},
     )
 
 
@@ -106,8 +117,9 @@ def not_analysed(choice: backend.Choice) -> None:
             images_absent(choice.dataset, "analyse")
         else:
             if live is not None:
-                run.run_card(live, controls=False)
-            _start(choice)
+                run.run_card(live)
+            if live is None or not live.can_resume:
+                _start(choice)
     _stored_instead(choice)
 
 

@@ -130,6 +130,7 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
                 }
             )
             st.session_state["watched_run"] = run_id
+            st.toast(f"Started {name}; its progress is under Runs.", icon=":material/play_arrow:")
             st.rerun()
 
 
@@ -178,8 +179,7 @@ def _live(run_id: str) -> None:
 def _details(record: backend.RunRecord) -> None:
     parts.run_card(record)
     if record.kind == "train":
-        history = backend.run_history(record.id)
-        _curves(history)
+        _curves(record.id)
         if record.state == "done" and record.result:
             _finished(record)
     with st.expander("Log", icon=":material/terminal:"):
@@ -189,20 +189,22 @@ def _details(record: backend.RunRecord) -> None:
         st.json(record.spec)
 
 
-def _curves(history: pd.DataFrame) -> None:
-    shares, losses = backend.accuracy_columns(history)
-    if history.empty:
-        return
-    numbered = history.assign(report=range(1, len(history) + 1))
-    x, title = ("epoch", "epoch") if "epoch" in history.columns else ("report", "report")
+def _curves(run_id: str) -> None:
+    history, shares, losses = backend.training_history(run_id)
     if losses:
         parts.chart(
-            figures.lines(numbered, losses, x=x, x_title=title, y_title="loss parts"), "losses"
+            figures.lines(history, losses, x="done", x_title="training step", y_title="loss"),
+            "losses",
         )
     if shares:
         parts.chart(
             figures.lines(
-                numbered, shares, x=x, x_title=title, y_title="share of images", share=True
+                history,
+                shares,
+                x="done",
+                x_title="training step",
+                y_title="share or gap (0 to 1)",
+                share=True,
             ),
             "accuracies",
         )
@@ -211,14 +213,21 @@ def _curves(history: pd.DataFrame) -> None:
 def _finished(record: backend.RunRecord) -> None:
     st.success(f"The model **{record.result}** is ready.", icon=":material/check:")
     teacher = record.spec.get("teacher")
-    if teacher:
+    wanted = {"dataset": record.spec["dataset"], "teacher": teacher, "student": record.result}
+    if not teacher:
+        return
+    if all(st.session_state.get(key) == value for key, value in wanted.items()):
         parts.page_link(
-            "overview",
-            "Compare it with its teacher",
-            ":material/arrow_forward:",
-            dataset=record.spec["dataset"],
-            teacher=teacher,
-            student=record.result,
+            "overview", "See how far it is from its teacher", ":material/arrow_forward:"
+        )
+    else:
+        st.button(
+            "Choose this pair",
+            icon=":material/check_circle:",
+            key="choose_finished",
+            on_click=st.session_state.update,
+            args=(wanted,),
+            help="Sets data set, teacher and student in the sidebar.",
         )
 
 
@@ -260,10 +269,9 @@ def _list(records: list[backend.RunRecord]) -> None:
         [
             {
                 "run": record.title,
-                "kind": record.kind,
                 "state": run_parts.label(record.state),
-                "asked for": record.created,
-                "took": run_parts.duration(record.seconds) if record.started else "",
+                "asked": record.created,
+                "took": run_parts.duration(record.seconds) if record.has_ended else "",
             }
             for record in records
         ]
@@ -273,8 +281,8 @@ def _list(records: list[backend.RunRecord]) -> None:
         hide_index=True,
         height=min(320, 40 + 35 * len(table)),
         column_config={
-            "run": st.column_config.TextColumn(width="medium"),
-            "asked for": st.column_config.DatetimeColumn(format="distance"),
+            "run": st.column_config.TextColumn(width="large"),
+            "asked": st.column_config.DatetimeColumn(format="distance"),
         },
         alt="All runs, newest first",
     )
