@@ -7,6 +7,7 @@ link shows the same view wherever the defaults differ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -58,21 +59,29 @@ def classes() -> tuple[str, ...]:
 
 def begin_run() -> None:
     """Forget which widgets were drawn before (called by the frame first)."""
-    st.session_state[_DRAWN] = []
+    st.session_state[_DRAWN] = {}
 
 
-def bound(key: str) -> dict[str, Any]:
-    """Arguments that tie a widget to the address: ``st.toggle("...", **bound("curve"))``."""
-    drawn: list[str] = st.session_state.setdefault(_DRAWN, [])
-    if key not in drawn:
-        drawn.append(key)
-    return {"key": key, "bind": "query-params"}
+def bound(key: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Arguments that tie a widget to the address: ``st.toggle("...", **bound("curve"))``.
+
+    Args:
+        key: of the widget, and its name in the address.
+        names: how the options are shown, for a choice among several.  Streamlit writes what is shown
+            into the address and reads it back from there, so names must not change with the data.
+    """
+    st.session_state.setdefault(_DRAWN, {})[key] = names
+    shown = {} if names is None else {"format_func": names.__getitem__}
+    return {"key": key, "bind": "query-params", **shown}
 
 
 def parameters(**changes: Any) -> dict[str, Any]:
     """Every choice of this view as address parameters, with some replaced (None leaves one out)."""
-    drawn = st.session_state.get(_DRAWN, [])
-    values = {key: st.session_state.get(key) for key in drawn}
+    drawn: dict[str, Mapping[str, str] | None] = st.session_state.get(_DRAWN, {})
+    values = {}
+    for key, names in drawn.items():
+        value = st.session_state.get(key)
+        values[key] = value if names is None or value is None else names[value]
     values |= changes
     found: dict[str, Any] = {}
     for key, value in values.items():

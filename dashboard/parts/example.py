@@ -118,9 +118,8 @@ def _witness_choice(detail: backend.ExampleDetail) -> str:
         list(_WITNESSES),
         default="gap",
         required=True,
-        format_func=_WITNESSES.get,
         help="The point of the largest gap found, or a point where the predictions differ.",
-        **state.bound("witness"),
+        **state.bound("witness", _WITNESSES),
     )
 
 

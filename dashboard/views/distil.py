@@ -53,9 +53,8 @@ def _new_run() -> None:
         list(_TASKS),
         default="student",
         required=True,
-        format_func=_TASKS.get,
         label_visibility="collapsed",
-        **state.bound("task"),
+        **state.bound("task", _TASKS),
     )
     dataset = st.session_state.get("dataset")
     teacher = None
@@ -154,7 +153,6 @@ def _runs() -> None:
     chosen = st.selectbox(
         "Run",
         list(by_id),
-        format_func=lambda run_id: run_id,
         label_visibility="collapsed",
         **state.bound("run"),
     )

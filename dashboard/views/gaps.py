@@ -53,10 +53,8 @@ def _filter() -> str:
         list(_SHOWN),
         default="all",
         required=True,
-        # What the function returns stands in the address, so it holds no counts.
-        format_func=_SHOWN.get,
         label_visibility="collapsed",
-        **state.bound("show"),
+        **state.bound("show", _SHOWN),
     )
 
 
@@ -64,10 +62,9 @@ def _axes() -> str:
     return st.selectbox(
         "Axes",
         list(figures.PAIRINGS),
-        format_func=lambda name: figures.PAIRINGS[name].name,
         label_visibility="collapsed",
         width=210,
-        **state.bound("pairing"),
+        **state.bound("pairing", {key: pair.name for key, pair in figures.PAIRINGS.items()}),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -219,3 +220,30 @@ def test_shipped_models_load():
     """What the sidebar offers can be used: every shipped folder holds weights that match its card."""
     for card in STUDENTS:
         assert load_model(pretrained_dir() / card.name).model_hash == card.model_hash
+
+
+CHOICES = {
+    "gaps": {
+        "show": ["Disagreement", "Open", "Certified"],
+        "pairing": ["Clean and attacked", "Teacher and student"],
+        "gap_class": ["teacher"],
+        "example": ["2"],
+    },
+    "distil": {"task": ["Train a teacher"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "key", "value"),
+    [(page, k, v) for page, keys in CHOICES.items() for k, values in keys.items() for v in values],
+)
+def test_the_copied_link_opens_the_same_view(page, key, value, opened, pair):
+    analyse(AnalysisConfig(**pair, gap_class="teacher"))
+    first = opened(page, **pair, **{key: value}).check()
+    link = next(code.value for code in first.app.code if "dataset=" in code.value)
+    asked = parse_qs(urlsplit(link).query)
+    assert asked[key] == [value]
+    second = opened(page, **{name: values[0] for name, values in asked.items()}).check()
+    assert second.warnings == []
+    for name in asked:
+        assert second.app.session_state[name] == first.app.session_state[name], name

@@ -1,0 +1,160 @@
+"""Runs on the pages: what the form starts, what each state of a run looks like, and its buttons."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from dashboard import backend
+from fkd.core.errors import ConfigError
+from fkd.distillation import METHODS, TrainSpec
+from fkd.runs import RunRecord
+from fkd.runs.records import RUN_STATES
+
+NOW = datetime.now(UTC)
+
+
+def record(state: str, **changes: object) -> RunRecord:
+    facts = {
+        "id": f"train-{state}",
+        "kind": "train",
+        "spec": {"dataset": "digits", "teacher": "tiny-teacher", "name": "new"},
+        "title": "new: kd on digits",
+        "state": state,
+        "stage": "training",
+        "done": 30,
+        "total": 120,
+        "created": NOW - timedelta(seconds=75),
+        "started": NOW - timedelta(seconds=75),
+        "finished": None if state in ("queued", "running", "cancelling") else NOW,
+    }
+    return RunRecord(**{**facts, **changes})
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What pages ask of runs, without starting a process."""
+    calls: list[tuple] = []
+
+    def start_run(kind, spec):
+        calls.append((kind, spec))
+        return "train-queued"
+
+    monkeypatch.setattr("fkd.runs.start_run", start_run)
+    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
+    monkeypatch.setattr("fkd.runs.resume_run", lambda run_id: calls.append(("resume", run_id)))
+    return calls
+
+
+@pytest.fixture
+def standing(monkeypatch):
+    """Make the given records all there are."""
+
+    def stand(*records: RunRecord) -> None:
+        known = {entry.id: entry for entry in records}
+        monkeypatch.setattr("fkd.runs.list_runs", lambda *_: list(records))
+        monkeypatch.setattr("fkd.runs.get_run", known.__getitem__)
+        monkeypatch.setattr("fkd.runs.run_history", lambda _: pd.DataFrame())
+        monkeypatch.setattr("fkd.runs.run_log", lambda *_: "the log's last line")
+
+    return stand
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_form_starts_a_valid_training(method, opened, pair, asked):
+    role = METHODS.get(method).role
+    button = {"student": "Distil a student", "teacher": "Train a teacher"}[role]
+    session = opened("distil", **pair, task=button).check()
+    session.app.selectbox(key="run_method").select(method)
+    session.rerun().check()
+    next(b for b in session.app.button if b.label == button).click()
+    session.rerun().check()
+    assert session.errors == []
+    [(kind, spec)] = asked
+    assert kind == "train"
+    parsed = TrainSpec.parse(spec)
+    assert (parsed.method, parsed.dataset) == (method, "digits")
+    assert parsed.teacher == ("tiny-teacher" if role == "student" else None)
+    METHODS.get(method).Config.parse(parsed.method_config)
+
+
+def test_what_is_typed_reaches_the_specification(opened, pair, asked):
+    session = opened("distil", **pair)
+    app = session.app
+    app.selectbox(key="run_method").select("rslad")
+    session.rerun()
+    app.number_input(key="run_training_cnn_small_epochs").set_value(3)
+    app.text_input(key="run_method_rslad_epsilon").set_value("8/255")
+    app.text_input(key="run_details_cnn_small_report_epsilons").set_value("0.05, 8/255")
+    next(b for b in app.button if b.label == "Distil a student").click()
+    session.rerun().check()
+    spec = TrainSpec.parse(asked[0][1])
+    assert spec.epochs == 3
+    assert spec.method_config["epsilon"] == pytest.approx(8 / 255)
+    assert spec.report_epsilons == pytest.approx((0.05, 8 / 255))
+
+
+def test_a_refused_training_says_why_and_keeps_the_form(opened, pair, monkeypatch):
+    def refuse(kind, spec):
+        raise ConfigError("epochs must be small, got 7.")
+
+    monkeypatch.setattr("fkd.runs.start_run", refuse)
+    session = opened("distil", **pair)
+    session.app.number_input(key="run_training_cnn_small_epochs").set_value(7)
+    next(b for b in session.app.button if b.label == "Distil a student").click()
+    session.rerun().check()
+    assert session.errors == ["epochs must be small, got 7."]
+    assert session.app.number_input(key="run_training_cnn_small_epochs").value == 7
+
+
+def test_a_radius_that_is_none_starts_nothing(opened, pair, asked):
+    session = opened("distil", **pair)
+    session.app.selectbox(key="run_method").select("rslad")
+    session.rerun()
+    session.app.text_input(key="run_method_rslad_epsilon").set_value("8/0")
+    next(b for b in session.app.button if b.label == "Distil a student").click()
+    session.rerun().check()
+    assert asked == []
+    assert any("epsilon must be a number" in text for text in session.errors)
+
+
+@pytest.mark.parametrize("state", RUN_STATES)
+def test_each_state_has_its_words_and_buttons(state, opened, pair, asked, standing):
+    message = None if state in ("queued", "running") else f"It is {state} because of this."
+    standing(record(state, message=message))
+    session = opened("distil", **pair).check()
+    labels = [button.label for button in session.app.button]
+    assert ("Cancel" in labels) == (state in ("queued", "running"))
+    assert ("Resume" in labels) == (state in ("cancelled", "failed", "lost"))
+    if message:
+        assert message in session.text
+    assert (message in session.errors) == (state in ("failed", "lost"))
+    for label, call in (("Cancel", "cancel"), ("Resume", "resume")):
+        if label in labels:
+            next(b for b in session.app.button if b.label == label).click()
+            session.rerun().check()
+            assert asked == [(call, f"train-{state}")]
+
+
+def test_a_finished_student_can_be_chosen(opened, pair, standing):
+    standing(record("done", result="tiny-student"))
+    session = opened("distil", **pair).check()
+    assert "The model **tiny-student** is ready." in session.text
+    # It is the sidebar's choice already, so the way to it is offered at once.
+    assert "Choose this pair" not in [button.label for button in session.app.button]
+
+
+def test_a_lost_analysis_can_be_resumed_where_its_result_is_missed(opened, pair, asked, standing):
+    choice = backend.Choice("digits", "tiny-teacher", "tiny-student", 0.37, 3)
+    standing(
+        record(
+            "lost", kind="analyse", spec=choice.config().model_dump(mode="json"), message="Gone."
+        )
+    )
+    session = opened("gaps", **{**pair, "epsilon": 0.37, "count": 3}).check()
+    assert "Gone." in session.errors
+    assert [b.label for b in session.app.button if b.label.startswith(("Analyse", "Resume"))] == [
+        "Resume"
+    ]
