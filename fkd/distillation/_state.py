@@ -91,8 +91,9 @@ def save_state(
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        shutil.rmtree(old, ignore_errors=True)
+        # At every moment one whole checkpoint is at one of the two places `read_state` looks at.
         if current.exists():
+            shutil.rmtree(old, ignore_errors=True)
             current.replace(old)
         fresh.replace(current)
         shutil.rmtree(old, ignore_errors=True)
@@ -104,14 +105,23 @@ def save_state(
         ) from None
 
 
+def _place(folder: Path) -> Path | None:
+    """Where the checkpoint is; an interruption between `save_state`'s two moves leaves the old one."""
+    return next((p for p in (folder / "checkpoint", folder / "old") if p.is_dir()), None)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether `read_state` would find a checkpoint."""
+    return _place(folder) is not None
+
+
 def read_state(folder: Path) -> tuple[TrainState, dict[str, Tensor], dict] | None:
     """The checkpoint in ``folder``: state, tensors and the optimiser's JSON; None if there is none.
 
     Raises:
         CheckpointError: it is damaged or of another version.
     """
-    # An interruption between the two moves of `save_state` leaves only the old one.
-    place = next((p for p in (folder / "checkpoint", folder / "old") if p.is_dir()), None)
+    place = _place(folder)
     if place is None:
         return None
     try:
@@ -144,19 +154,19 @@ def restore(
         for name, value in tensors.items()
         if name.startswith("network.")
     }
-    state: dict[int, dict[str, Any]] = {int(n): dict(entries) for n, entries in values.items()}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, entry = name.split(".", 2)
-            state[int(number)][entry] = value
     try:
+        state: dict[int, dict[str, Any]] = {int(n): dict(entries) for n, entries in values.items()}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, number, entry = name.split(".", 2)
+                state[int(number)][entry] = value
         network.load_state_dict(weights)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    except (RuntimeError, ValueError, KeyError) as error:
+        torch.set_rng_state(tensors["random.cpu"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"The unfinished training does not fit its network ({str(error).splitlines()[0]}); "
             "start again without resuming."
         ) from None
-    torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
