@@ -21,7 +21,7 @@ from fkd.core.versions import package_versions
 from fkd.data.base import Split
 from fkd.distillation._augment import augment
 from fkd.distillation._report import final_metrics
-from fkd.distillation._state import TrainState, read_state, restore, save_state
+from fkd.distillation._state import TrainState, has_state, read_state, restore, save_state
 from fkd.distillation.base import Batch, Clock, LossParts
 from fkd.distillation.measure import evaluate_accuracy
 from fkd.distillation.spec import Plan, TrainSpec, check_spec
@@ -61,8 +61,8 @@ def train_model(
             stopped; False discards it.
 
     Returns:
-        The saved model.  If ``out`` holds a finished model of the same specification already and
-        ``resume`` is set, that model.
+        The saved model.  If ``out`` holds a finished model of the same specification, teacher and
+        data already and ``resume`` is set, that model.
 
     Raises:
         ConfigError: the specification does not fit together or the name is taken.
@@ -74,35 +74,48 @@ def train_model(
     report(progress, "preparing", 0, 1)
     plan = check_spec(spec)
     out = models_dir() / spec.name if out is None else Path(out)
-    if resume and _is_finished(spec, out):
+    if resume and _is_finished(plan, out):
         return load_model(out)
     check_new_model(out)
     partial = out.with_name(out.name + ".partial")
     with _lock(partial):
         if not resume:
             _clear(partial)
-        run = _Run(plan, partial, progress)
+        try:
+            run = _Run(plan, partial, progress)
+        except BaseException:
+            # Nothing was trained: leave no folder behind that would look like a training to resume.
+            if not has_state(partial):
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
         run.train()
         model = save_model(out, run.network, run.card())
     shutil.rmtree(partial, ignore_errors=True)
     return model
 
 
-def _is_finished(spec: TrainSpec, out: Path) -> bool:
+def _is_finished(plan: Plan, out: Path) -> bool:
+    """Whether ``out`` holds what the plan would make; names alone do not fix teacher and data."""
     if not (out / "card.json").is_file():
         return False
-    return load_model(out).card.training_config == spec.model_dump(mode="json")
+    card = load_model(out).card
+    return (
+        card.training_config == plan.spec.model_dump(mode="json")
+        and (card.teacher.model_hash if card.teacher else None)
+        == (plan.teacher.model_hash if plan.teacher else None)
+        and card.data_fingerprint == plan.data_set.fingerprint("train")
+    )
 
 
-def _lock(partial: Path) -> filelock.BaseFileLock:
-    """A lock held by one training process a model, acquired.
+def _lock(partial: Path) -> filelock.AcquireReturnProxy:
+    """A lock held by one training process a model, acquired; leaving its ``with`` gives it back.
 
     Raises:
         RunError: another process holds it, or the folder cannot be written.
     """
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(partial / "lock").acquire(timeout=0).lock
+        return filelock.FileLock(partial / "lock").acquire(timeout=0)
     except filelock.Timeout:
         raise RunError(
             f"Another process is training into {partial}; wait for it or choose another name."
@@ -177,8 +190,12 @@ class _Run:
         labels = self.train_split.labels.to(self.device)
         self.state.seconds -= time.monotonic()
         try:
-            while self.state.step < self.total_steps:
-                self._epoch(images, labels)
+            while self.state.step < self.total_steps or self.state.sums:
+                # A run can stop between an epoch's last step and its end: `sums` tells.
+                if self.state.sums and self.state.step % self.steps_per_epoch == 0:
+                    self._finish_epoch()
+                else:
+                    self._epoch(images, labels)
             self.network.eval()
             self.metrics = final_metrics(
                 self.plan, self.network, self.teacher, self.test_split, self.progress
@@ -204,6 +221,7 @@ class _Run:
         return subset[torch.randperm(self.count, generator=generator)].to(self.device)
 
     def _epoch(self, images: Tensor, labels: Tensor) -> None:
+        """The epoch's remaining steps."""
         state, spec = self.state, self.spec
         epoch = state.step // self.steps_per_epoch
         batches = self._order(epoch).split(spec.batch_size)
@@ -231,7 +249,6 @@ class _Run:
                 reported = now
                 shown = {name: float(value) for name, value in logged.items()}
                 self._report(epoch, rate, shown)
-        self._finish_epoch(epoch, len(batches), rate)
 
     def _step(
         self, images: Tensor, labels: Tensor, ids: Tensor, epoch: int, rate: float
@@ -268,10 +285,13 @@ class _Run:
             **shown,
         )
 
-    def _finish_epoch(self, epoch: int, steps: int, rate: float) -> None:
+    def _finish_epoch(self) -> None:
+        """Measure, record and save after an epoch's last step."""
         state = self.state
+        epoch = state.step // self.steps_per_epoch - 1
+        rate = learning_rate(self.spec, (state.step - 1) / self.total_steps)
         self.network.eval()
-        means = {name: value / steps for name, value in state.sums.items()}
+        means = {name: value / self.steps_per_epoch for name, value in state.sums.items()}
         entry = {
             "epoch": float(epoch + 1),
             "loss": means.pop("total"),
