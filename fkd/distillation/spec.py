@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fkd.core.ball import check_epsilon
 from fkd.core.config import Config
+from fkd.core.device import choose_device
 from fkd.core.errors import ConfigError
 from fkd.data import DataSet, get_data_set
 from fkd.distillation.base import METHODS, Method
@@ -105,12 +106,13 @@ def check_spec(spec: TrainSpec) -> Plan:
     """Look up every name and check that teacher, data and architecture fit; trains nothing.
 
     Raises:
-        ConfigError: an unusable or unknown name, settings out of range, a teacher missing,
+        ConfigError: an unusable or unknown name or device, settings out of range, a teacher missing,
             superfluous, or of other data.
         CheckpointError: the teacher's files are damaged.
         DataError: the data set is absent.
     """
     check_name(spec.name)
+    choose_device(spec.device)
     data_set = get_data_set(spec.dataset)
     entry = METHODS.get(spec.method)
     method = entry(entry.Config.parse(spec.method_config))
