@@ -1,0 +1,90 @@
+"""Tiny networks, batches and specifications for the training tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fkd.distillation import METHODS, Batch, Clock, Method, TrainSpec
+from fkd.models import build
+
+#: The end of a run, where every ramp has risen.
+AT_THE_END = Clock(step=10, epoch=1, total_steps=10)
+
+
+def make_method(name: str, **config: Any) -> Method:
+    entry = METHODS.get(name)
+    return entry(entry.Config.parse(config))
+
+
+def make_mlp(
+    seed: int,
+    hidden: tuple[int, ...] = (7, 5),
+    *,
+    shape: tuple[int, int, int] = (1, 2, 3),
+    classes: int = 4,
+    gain: float = 1.5,
+) -> nn.Module:
+    """A float64 network in train mode whose gradients are recorded."""
+    network = build(
+        "mlp",
+        {"hidden": hidden},
+        image_shape=shape,
+        num_classes=classes,
+        mean=[0.4],
+        std=[0.5],
+        seed=seed,
+    ).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(gain)
+    return network.train()
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    return network.eval().requires_grad_(False)
+
+
+def make_batch(
+    count: int = 6, shape: tuple[int, int, int] = (1, 2, 3), classes: int = 4, seed: int = 0
+) -> Batch:
+    """Float64 images, some pixels at the edge of the range so that balls are clipped."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, *shape, generator=generator, dtype=torch.float64)
+    images = (1.3 * images - 0.15).clamp(0.0, 1.0)
+    labels = torch.randint(classes, (count,), generator=generator)
+    return Batch(images, labels, torch.arange(count) + 100, seed=5, step=3)
+
+
+def tiny_spec(method: str = "standard", teacher: Path | None = None, **values: Any) -> TrainSpec:
+    """Three epochs of three steps on 90 digits: a fraction of a second."""
+    return TrainSpec.parse(
+        {
+            "name": "tiny",
+            "dataset": "digits",
+            "method": method,
+            "teacher": None if teacher is None else str(teacher),
+            "architecture": "mlp",
+            "architecture_config": {"hidden": [8]},
+            "epochs": 3,
+            "batch_size": 30,
+            "learning_rate": 0.01,
+            "train_count": 90,
+            "report_count": 20,
+            "report_steps": 2,
+            "device": "cpu",
+            **values,
+        }
+    )
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    return model.network.state_dict()
+
+
+def is_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """The same to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
