@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,20 +85,33 @@ def opened(own_folders: Path) -> Callable[..., Opened]:
     return open_at
 
 
+TINY = {"dataset": "digits", "teacher": "tiny-teacher", "student": "tiny-student"}
+
+
+@pytest.fixture(scope="session")
+def analysed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a tiny pair and its analyses, made once and copied by every test that needs it."""
+    home = tmp_path_factory.mktemp("analysed") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FKD_HOME", str(home))
+        teacher = save_digits_model(TINY["teacher"], "teacher", seed=1)
+        save_digits_model(
+            TINY["student"],
+            "student",
+            hidden=(12,),
+            seed=2,
+            teacher={"name": TINY["teacher"], "model_hash": teacher.model_hash},
+        )
+        for gap_class in ("label", "teacher"):
+            analyse(AnalysisConfig(**TINY, epsilon=EPSILON, count=COUNT, gap_class=gap_class))
+    return home
+
+
 @pytest.fixture
-def pair(own_folders: Path) -> dict[str, object]:
+def pair(own_folders: Path, analysed_home: Path) -> dict[str, object]:
     """A tiny pair in the user's models with a stored analysis; the address that shows it."""
-    teacher = save_digits_model("tiny-teacher", "teacher", seed=1)
-    save_digits_model(
-        "tiny-student",
-        "student",
-        hidden=(12,),
-        seed=2,
-        teacher={"name": "tiny-teacher", "model_hash": teacher.model_hash},
-    )
-    query = {"dataset": "digits", "teacher": "tiny-teacher", "student": "tiny-student"}
-    analyse(AnalysisConfig(**query, epsilon=EPSILON, count=COUNT))
-    return {**query, "epsilon": EPSILON, "count": COUNT}
+    shutil.copytree(analysed_home, home_dir(), dirs_exist_ok=True)
+    return {**TINY, "epsilon": EPSILON, "count": COUNT}
 
 
 def shipped_students() -> list[ModelCard]:

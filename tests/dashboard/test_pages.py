@@ -238,7 +238,6 @@ CHOICES = {
     [(page, k, v) for page, keys in CHOICES.items() for k, values in keys.items() for v in values],
 )
 def test_the_copied_link_opens_the_same_view(page, key, value, opened, pair):
-    analyse(AnalysisConfig(**pair, gap_class="teacher"))
     first = opened(page, **pair, **{key: value}).check()
     link = next(code.value for code in first.app.code if "dataset=" in code.value)
     asked = parse_qs(urlsplit(link).query)
