@@ -142,7 +142,7 @@ def example_images(detail: backend.ExampleDetail, epsilon: float, which: str = "
         )
         st.image(
             difference(detail.image, witness, epsilon),
-            caption=f"change :blue[\u2212{epsilon:g}] to :orange[+{epsilon:g}]",
+            caption=f"change :blue[\u2212]/:orange[+]{epsilon:g}",
             width="stretch",
             alt=f"Change of each pixel of image {detail.index}, from -{epsilon:g} to {epsilon:g}",
         )

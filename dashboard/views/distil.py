@@ -279,7 +279,7 @@ def _list(records: list[backend.RunRecord]) -> None:
         hide_index=True,
         height=min(320, 40 + 35 * len(table)),
         column_config={
-            "run": st.column_config.TextColumn(width="large"),
+            "run": st.column_config.TextColumn(width=235),
             "asked": st.column_config.DatetimeColumn(format="distance"),
         },
         alt="All runs, newest first",
