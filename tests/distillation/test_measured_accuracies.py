@@ -76,6 +76,16 @@ def test_more_restarts_never_raise_the_accuracy_and_the_seed_decides():
     assert ibp <= crown <= shares[-1]
 
 
+def test_an_example_lost_once_stays_lost(monkeypatch):
+    """Restarts end at the other class, at the image, and at a point that mends the wrong one."""
+    ends = iter([1.0 - SPLIT.images, SPLIT.images, torch.zeros_like(SPLIT.images)])
+    monkeypatch.setattr("fkd.distillation.measure.ascend", lambda *_, **__: next(ends))
+    assert robust_accuracy(make_threshold(), SPLIT, epsilon=0.9, restarts=3) == 0.0
+    ends = iter([SPLIT.images, torch.zeros_like(SPLIT.images)])
+    # Only the first two are 0 at 0; the fifth was wrong before.
+    assert robust_accuracy(make_threshold(), SPLIT, epsilon=0.9, restarts=2) == 0.4
+
+
 def test_a_tie_or_a_nan_is_not_certified():
     zero = make_threshold()
     with torch.no_grad():

@@ -1,10 +1,11 @@
 """The bounds that training differentiates: sound, equal to auto_LiRPA's, with the right gradient."""
 
+import copy
 import math
 
 import pytest
 import torch
-from _tiny_training import frozen, make_batch, make_method, make_mlp
+from _tiny_training import AT_THE_END, frozen, make_batch, make_method, make_mlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -14,6 +15,7 @@ from fkd.core.ball import Ball
 from fkd.core.errors import UnsupportedModelError
 from fkd.core.lirpa_compat import load_auto_lirpa
 from fkd.core.precision import double_copy
+from fkd.distillation import Batch
 from fkd.distillation._certified import (
     GapBound,
     crown_ibp_upper_margins,
@@ -184,6 +186,42 @@ def test_batch_normalisation_in_training_uses_the_clean_batchs_statistics():
     )
     torch.testing.assert_close(hidden.intervals[-1][0], in_train, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(in_train, in_eval, atol=1e-2)
+
+
+def with_statistics_of(network, images):
+    """A copy in eval mode whose batch normalisations hold the statistics of these images' batch."""
+    fixed = copy.deepcopy(network)
+    norms = [module for module in fixed.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def keep(module, inputs, _):
+        axes = (0, 2, 3)
+        module.running_mean.copy_(inputs[0].mean(axes))
+        module.running_var.copy_(inputs[0].var(axes, unbiased=False))
+
+    for module in norms:
+        module.register_forward_hook(keep)
+    with torch.no_grad():
+        fixed.train()(images)
+    for module in norms:
+        module._forward_hooks.clear()
+    return frozen(fixed)
+
+
+@pytest.mark.parametrize("name", ["ibp", "crown_ibp", "faithful"])
+def test_methods_bound_the_network_with_the_clean_batchs_statistics(name):
+    teacher, student = (make_case("resnet", 0.0, seed)[0] for seed in (0, 1))
+    student.requires_grad_(True).train()
+    images = make_case("resnet", 0.0)[2]
+    batch = Batch(images, torch.arange(6) % CLASSES, torch.arange(6))
+    fixed = with_statistics_of(student, images)
+    torch.testing.assert_close(student(images), fixed(images))
+    more = {"crown_ibp": {"final_mix": 0.5}, "faithful": {"penalty": "log"}}.get(name, {})
+    method = make_method(name, epsilon=0.002, **more)
+    part = "certified_gap" if name == "faithful" else "worst"
+    found, expected = (
+        method.loss(batch, teacher, network, AT_THE_END)[part] for network in (student, fixed)
+    )
+    torch.testing.assert_close(found, expected)
 
 
 def test_interval_and_linear_bounds_follow_the_weights():
