@@ -10,6 +10,8 @@ from dashboard import backend, parts, registry, sidebar, state
 from dashboard.guard import guard
 
 _LOGO = str(Path(__file__).with_name("logo.svg"))
+#: A file of our own: the browser would fetch a named Material icon from another machine.
+_ICON = str(Path(__file__).with_name("icon.svg"))
 _STYLE = """
 <style>
 .stMainBlockContainer { padding: 4rem 2.2rem 3rem; max-width: 1500px; }
@@ -25,9 +27,7 @@ _STYLE = """
 
 def main() -> None:
     """Draw the frame and run the chosen page in it."""
-    st.set_page_config(
-        page_title="Faithful distillation", page_icon=":material/compare_arrows:", layout="wide"
-    )
+    st.set_page_config(page_title="Faithful distillation", page_icon=_ICON, layout="wide")
     st.html(_STYLE)
     st.logo(_LOGO, size="large")
     with guard():

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from dashboard.registry import all_views
 from tests.e2e._browser import (
@@ -53,6 +53,12 @@ class Watched:
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", self._note_stranger)
+
+    def _note_stranger(self, request: Request) -> None:
+        # A tool for models and data that may be private asks no other machine for anything.
+        if urlparse(request.url).hostname not in ("127.0.0.1", None):
+            self.problems.append(f"asked another machine: {request.url}")
 
     def close(self) -> None:
         text = self.page.locator("body").inner_text()
@@ -197,4 +203,16 @@ def test_what_a_link_asks_for_in_vain_is_said(address: str, browser: Browser) ->
     page.goto(f"{address}/?dataset=digits&teacher=nobody&epsilon=-3")
     page.get_by_text("The link asks for the teacher").wait_for()
     expect(page.get_by_text("epsilon must lie in")).to_be_visible()
+    watched.close()
+
+
+def test_an_analysis_started_on_the_page_appears_there(address: str, browser: Browser) -> None:
+    watched = Watched(browser, DESKTOP)
+    page = watched.page
+    page.goto(f"{address}/?dataset=digits&epsilon=0.031&count=4")
+    settle(page)
+    page.get_by_role("button", name="Analyse 4 images").click()
+    expect(page.get_by_text("Where they differ most")).to_be_visible(timeout=60_000)
+    settle(page)
+    expect(page.get_by_text("of 4 examples").first).to_be_visible()
     watched.close()
