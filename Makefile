@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements.txt)
 STAMP := $(VENV)/.requirements-installed
 PYTEST := $(BIN)/python -m pytest
-# Few threads a process: the tests run in several processes.
+# Few threads a process that sleep while idle: the tests run in several processes.
 export OMP_NUM_THREADS ?= 2
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: run test lint format lock bench pretrained clean
 

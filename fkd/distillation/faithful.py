@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fkd.core.ball import Ball
 from fkd.distillation._certified import GapBound, MarginBounds, Relaxation, gap_bound, margin_bounds
 from fkd.distillation._initialisation import ibp_initialise
+from fkd.distillation._inner import Concatenated, ascend, joint_divergence, uniform_start
 from fkd.distillation.base import (
     METHODS,
     Batch,
@@ -34,8 +35,8 @@ class FaithfulConfig(RampConfig):
     )
     relaxation: Relaxation = Field(
         default="crown_ibp",
-        description="Bounds by intervals (ibp), by linear relaxation over intervals (crown_ibp), or "
-        "the latter with both networks' rows added before concretising (joint).",
+        description="Student's bounds by intervals (ibp), by linear relaxation over intervals "
+        "(crown_ibp), or the latter for both networks with their rows added (joint).",
     )
     penalty: Literal["gap", "log"] = Field(
         default="gap",
@@ -43,6 +44,16 @@ class FaithfulConfig(RampConfig):
     )
     gap_class: Literal["teacher", "label"] = Field(
         default="teacher", description="Class c: the teacher's prediction, or the true one."
+    )
+    attack_weight: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1000.0,
+        description="Weight, after the ramp, of the divergence at an attacked point of the ball (the "
+        "gap from below); 0 leaves the attack out.",
+    )
+    attack_steps: int = Field(
+        default=5, ge=1, le=200, description="Steps of that attack, each of 2.5 epsilon / steps."
     )
     ibp_initialisation: bool = Field(
         default=True,
@@ -59,17 +70,20 @@ class Faithful(Method):
     at hand, and the following form is this project's [ours]:
 
     * margins m_j = z_j - z_c of both networks are bounded on B(x) by intervals or by linear relaxation
-      at the last layers over intervals; log-odds a = -LSE_j(m_j) then lie in [-LSE(upper m),
-      -LSE(lower m)], and the confidence is exactly sigmoid(a);
+      over interval hidden bounds; log-odds a = -LSE_j(m_j) then lie in [-LSE(upper m), -LSE(lower m)],
+      and the confidence is exactly sigmoid(a);
     * p^P - p^Q <= sigmoid(highest a_P) - sigmoid(lowest a_Q) for (P, Q) = (T, S) and (S, T); delta is
       the mean of the two bounds, each of which limits its side of the gap (the larger alone would leave
       the other side without a gradient);
     * ``joint`` also uses a_P - a_Q <= max_j sup(m^Q_j - m^P_j), with the two networks' linear
       coefficients added before their absolute value is taken, so that what they share cancels;
-    * the teacher's bounds carry no gradient;
-    * epsilon and kappa grow together from 0 after a warm-up of plain KD.
+    * the teacher's bounds carry no gradient and, but for ``joint``, are intervals: linear relaxation
+      of the larger network would double the cost of a step and not move the student's gradient;
+    * epsilon and kappa grow together from 0 after a warm-up of plain KD;
+    * with ``attack_weight`` the gap is pressed from below too, by KL(p^T(x~) || p^S(x~)) at the x~ of
+      B(x) that maximises it (the adversarial term of AdaAD, CVPR 2023).
 
-    At kappa = 0 this is KD.
+    At kappa = attack_weight = 0 this is KD.
     """
 
     title = "Faithful distillation"
@@ -102,7 +116,28 @@ class Faithful(Method):
             values = [side.gap if config.penalty == "gap" else side.log_penalty for side in sides]
             terms["certified_gap"] = (config.kappa * risen, torch.stack(values).mean())
             observed["delta"] = torch.maximum(sides[0].gap, sides[1].gap).detach().mean()
+        if risen * config.attack_weight > 0 and teacher is not None:
+            attacked = self._attacked(batch, teacher, student, config.epsilon * risen)
+            terms["attacked"] = (
+                config.attack_weight * risen,
+                kl_divergence(teacher_logits(teacher, attacked), student(attacked)),
+            )
         return LossParts.weighted(terms, observed)
+
+    def _attacked(
+        self, batch: Batch, teacher: nn.Module, student: nn.Module, epsilon: float
+    ) -> Tensor:
+        """Points of the balls where the student diverges from its teacher at the same point."""
+        steps = self.config.attack_steps
+        return ascend(
+            Concatenated(teacher, student),
+            batch.images,
+            uniform_start(batch, epsilon),
+            joint_divergence,
+            epsilon=epsilon,
+            steps=steps,
+            step_size=2.5 * epsilon / steps,
+        )
 
     def gap_bounds(
         self,
@@ -126,20 +161,20 @@ class Faithful(Method):
         lower, upper = Ball(epsilon=epsilon).limits(images)
         relaxation = self.config.relaxation
 
-        def bounds(network: nn.Module) -> MarginBounds:
+        def bounds(network: nn.Module, by: Relaxation) -> MarginBounds:
             return margin_bounds(
                 self.bounded(network),
                 lower,
                 upper,
                 classes,
                 num_classes,
-                relaxation=relaxation,
+                relaxation=by,
                 centre=images,
             )
 
         with torch.no_grad():
-            of_teacher = bounds(teacher)
-        of_student = bounds(student)
+            of_teacher = bounds(teacher, "joint" if relaxation == "joint" else "ibp")
+        of_student = bounds(student, relaxation)
 
         def side(first: MarginBounds, second: MarginBounds) -> GapBound:
             difference = None
