@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
-from fkd.distillation import METHODS, Batch, Clock, Method, TrainSpec
+from fkd.core.errors import Cancelled
+from fkd.distillation import METHODS, Batch, Clock, Method, TrainSpec, train_model, trainer
 from fkd.models import build
 
 #: The end of a run, where every ramp has risen.
@@ -88,3 +90,71 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
 def is_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     """The same to the bit."""
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+#: Steps of `tiny_spec`: three epochs of three.
+STEPS = 9
+
+SPECS = {
+    "plain": {},
+    "adaptive": {
+        "method": "rslad",
+        "optimiser": "adamw",
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+    },
+    "momentum": {
+        "method": "faithful",
+        "method_config": {"epsilon": 0.05, "warm_up": 0.2, "ramp": 0.4},
+        "optimiser": "sgd",
+        "schedule": "steps",
+    },
+    "residual": {
+        "method": "pgd_at",
+        "method_config": {"steps": 2},
+        "architecture": "resnet_small",
+        "architecture_config": {"width": 2},
+        "shift": 1,
+        "flip": True,
+    },
+}
+
+
+def make_spec(kind, teacher, **more):
+    values = {**SPECS[kind], **more}
+    needs_teacher = METHODS.get(values.get("method", "standard")).role == "student"
+    return tiny_spec(teacher=teacher if needs_teacher else None, **values)
+
+
+class Recorder:
+    """Keeps every report; asks to stop where told."""
+
+    def __init__(self, stop=lambda report: False):
+        self.reports = []
+        self.stop = stop
+
+    def __call__(self, report):
+        self.reports.append(report)
+        return self.stop(report)
+
+
+def stop_after(step):
+    return lambda report: report.stage == "training" and report.done >= step
+
+
+def interrupted(spec, out, step=4):
+    with pytest.raises(Cancelled), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_REPORT_EVERY", -1.0)
+        train_model(spec, out=out, progress=Recorder(stop_after(step)))
+
+
+def without_times(card):
+    return card.model_dump(exclude={"name", "seconds", "created"})
+
+
+def sample(lower, upper, count=300, seed=0):
+    """Uniform points and corners of every box (count, N, C, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    share = torch.rand(count, *lower.shape, generator=generator, dtype=torch.float64)
+    share[::2] = (share[::2] > 0.5).double()
+    return lower + share * (upper - lower)
