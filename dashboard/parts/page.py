@@ -100,7 +100,7 @@ def no_pair(problem: str) -> None:
 
 def not_analysed(choice: backend.Choice) -> None:
     """Explain that nothing is stored for this choice, and offer the one next step."""
-    reason = _cannot_analyse(choice)
+    info = backend.data_set(choice.dataset)
     live = backend.live_analysis(choice)
     with st.container(border=True):
         st.subheader("Not analysed yet", anchor=False)
@@ -112,9 +112,8 @@ def not_analysed(choice: backend.Choice) -> None:
         )
         if live is not None and not live.has_ended:
             run.watch(live)
-        elif reason is not None:
-            st.warning(reason, icon=":material/info:")
-            images_absent(choice.dataset, "analyse")
+        elif info is not None and not info.is_available:
+            images_absent(choice.dataset, "analyse", "nothing new can be analysed")
         else:
             if live is not None:
                 run.run_card(live)
@@ -136,16 +135,6 @@ def _start(choice: backend.Choice) -> None:
         with guard():
             backend.start_analysis(choice)
             st.rerun()
-
-
-def _cannot_analyse(choice: backend.Choice) -> str | None:
-    info = backend.data_set(choice.dataset)
-    if info is not None and not info.is_available:
-        return (
-            f"The images of {info.title} are not on this machine, so nothing new can be analysed; "
-            "analyses that are stored still draw."
-        )
-    return None
 
 
 def _stored_instead(choice: backend.Choice) -> None:
@@ -170,13 +159,18 @@ def _take(other: backend.Choice) -> None:
     st.session_state["gap_class"] = other.gap_class
 
 
-def images_absent(dataset: str, key: str) -> None:
-    """Say that the images are elsewhere, and offer to download them where that can be done."""
+def images_absent(dataset: str, key: str, lack: str = "there are tables but no pictures") -> None:
+    """Say that the images are elsewhere, and offer to download them where that can be done.
+
+    Args:
+        dataset: its name.
+        key: unique on the page.
+        lack: what cannot be done without them.
+    """
     info = backend.data_set(dataset)
     title = info.title if info is not None else dataset
     st.markdown(
-        f":material/image_not_supported: The images of **{title}** are not on this machine; the "
-        "figures above come from stored tables, pictures need the data."
+        f":material/image_not_supported: The images of {title} are not on this machine, so {lack}."
     )
     if info is None or not info.can_download:
         st.caption("Put the set's files into the data folder; the page About names it.")

@@ -117,7 +117,7 @@ def _missing(choice: backend.Choice, missing: list[str]) -> None:
             f"{', '.join(missing)}."
         )
         if info is not None and not info.is_available:
-            parts.images_absent(choice.dataset, "compare")
+            parts.images_absent(choice.dataset, "compare", "they cannot be analysed here")
             return
         live = [record for name in missing if (record := _live(choice, name)) is not None]
         if live:

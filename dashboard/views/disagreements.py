@@ -45,8 +45,8 @@ def _headline(loaded: backend.Loaded, found: int) -> None:
     certified, still_open = int(counts.get("certified", 0)), int(counts.get("open", 0))
     total, epsilon = loaded.summary.count, loaded.summary.epsilon
     rest = (
-        f"{certified} are certified to agree everywhere within ε, and {still_open} are open: the attack "
-        "found nothing there and the certificate proves nothing."
+        f"{_are(certified)} certified to agree everywhere within ε, and {_are(still_open)} open: the "
+        "attack found nothing there and the certificate proves nothing."
     )
     if found:
         st.markdown(
@@ -54,6 +54,10 @@ def _headline(loaded: backend.Loaded, found: int) -> None:
         )
     else:
         st.markdown(f"**No disagreement found** on {total} images within ε = {epsilon:g}. {rest}")
+
+
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
 
 
 def _gallery(found: pd.DataFrame) -> None:
