@@ -107,6 +107,9 @@ class Registry(Generic[EntryT]):
 def unknown_name_sentence(kind: str, name: str, known: list[str]) -> str:
     """One sentence for a name that does not exist: the nearest match, or the whole list."""
     close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else "choose one of the following:"
-    listing = ", ".join(known) if known else "none is available"
-    return f"There is no {kind} called '{name}'; {hint} Known: {listing}."
+    if not known:
+        return f"There is no {kind} called '{name}'; none is available."
+    listing = ", ".join(known)
+    if close:
+        return f"There is no {kind} called '{name}'; did you mean '{close[0]}'? Known: {listing}."
+    return f"There is no {kind} called '{name}'; choose one of {listing}."

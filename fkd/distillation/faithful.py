@@ -78,7 +78,8 @@ class Faithful(Method):
     * ``joint`` also uses a_P - a_Q <= max_j sup(m^Q_j - m^P_j), with the two networks' linear
       coefficients added before their absolute value is taken, so that what they share cancels;
     * the teacher's bounds carry no gradient and, but for ``joint``, are intervals: linear relaxation
-      of the larger network would double the cost of a step and not move the student's gradient;
+      of the larger network would double the cost of a step, and with the penalty ``gap`` each side's
+      gradient depends on the student's bound alone;
     * epsilon and kappa grow together from 0 after a warm-up of plain KD;
     * with ``attack_weight`` the gap is pressed from below too, by KL(p^T(x~) || p^S(x~)) at the x~ of
       B(x) that maximises it (the adversarial term of AdaAD, CVPR 2023).
