@@ -34,8 +34,11 @@ class ChannelAffine(nn.Module):
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
-        weight = torch.diag(scale)[:, :, None, None]
-        self.register_buffer("weight", weight.float(), persistent=False)
+        # Not torch.diag: on the meta device, where shapes are looked up, that and all arithmetic would
+        # import torch's compiler, which takes seconds.
+        weight = torch.zeros(len(scale), len(scale), dtype=scale.dtype)
+        weight.diagonal().copy_(scale)
+        self.register_buffer("weight", weight[:, :, None, None].float(), persistent=False)
         self.register_buffer("bias", shift.float(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,8 +68,12 @@ class Normalisation(ChannelAffine):
                 f"Normalisation needs one mean and one positive std per channel, "
                 f"got {list(mean)} and {list(std)}; give finite numbers."
             )
-        scale = 1.0 / torch.tensor(list(std), dtype=torch.float64)
-        super().__init__(scale, -torch.tensor(list(mean), dtype=torch.float64) * scale)
+        # Plain numbers, no tensor arithmetic: see ChannelAffine.
+        scale = [1.0 / value for value in std]
+        shift = [-value * factor for value, factor in zip(mean, scale, strict=True)]
+        super().__init__(
+            torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64)
+        )
 
 
 class Architecture(ABC):
