@@ -72,9 +72,10 @@ def main() -> None:
 def _save(png: bytes, target: Path) -> None:
     """Write a picture with a palette: a third of its size, and no difference to the eye."""
     with Image.open(io.BytesIO(png)) as picture:
-        # Maximum coverage keeps rare colours, a ring around one point say, which median cut would lose.
+        # Maximum coverage keeps rare colours, a ring around one point say, which median cut would lose;
+        # k-means then moves the others to where most pixels are, so that large areas keep their tint.
         small = picture.convert("RGB").quantize(
-            _COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+            _COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=8, dither=Image.Dither.NONE
         )
         small.save(target, optimize=True)
 
