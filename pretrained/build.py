@@ -93,9 +93,16 @@ def zoo(dataset: str) -> list[TrainSpec]:
             **common,
         ),
     ]
-    # Kappa, temperature and attack weight were chosen on digits (README, "The shipped models").
+    # Chosen among a dozen settings by the certified gap on digits (README, "The shipped models").
     faithful = {"epsilon": 0.1, "temperature": 2.0, "kappa": 3.0, "attack_weight": 3.0}
-    students: dict[str, dict[str, Any]] = {"kd": {}, "rslad": attack, "faithful": faithful}
+    # This teacher's own confidence cannot be certified at 0.1 on 8x8 pixels, so that a heavier
+    # certificate only cost accuracy.
+    lighter = {**faithful, "temperature": 1.0, "kappa": 1.0}
+
+    def settings(teacher: str) -> dict[str, dict[str, Any]]:
+        of_pgd_digits = is_digits and teacher == "pgd"
+        return {"kd": {}, "rslad": attack, "faithful": lighter if of_pgd_digits else faithful}
+
     return teachers + [
         TrainSpec(
             name=f"{dataset}-{method}-of-{teacher}",
@@ -108,7 +115,7 @@ def zoo(dataset: str) -> list[TrainSpec]:
             **common,
         )
         for teacher in ("pgd", "ibp")
-        for method, config in students.items()
+        for method, config in settings(teacher).items()
     ]
 
 
