@@ -95,7 +95,9 @@ def test_hashes_see_content_shape_and_type_but_not_key_order():
     array = np.arange(6, dtype=np.int64)
     hashes = {hash_arrays([a]) for a in (array, array.reshape(2, 3), array.astype(np.int32))}
     assert len(hashes) == 3
-    assert hash_arrays([np.asfortranarray(array.reshape(2, 3))]) == hash_arrays([array.reshape(2, 3)])
+    assert hash_arrays([np.asfortranarray(array.reshape(2, 3))]) == hash_arrays(
+        [array.reshape(2, 3)]
+    )
 
 
 def test_noise_depends_on_seed_stream_and_example_only():

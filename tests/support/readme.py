@@ -1,0 +1,125 @@
+"""The README's tables, made from what is shipped; ``python -m tests.support.readme`` writes them in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from fkd.distillation import METHODS
+from fkd.evaluation import find_analysis, list_analyses, summarise
+from fkd.models import list_models, read_card
+from fkd.records import column_documentation
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def _columns() -> list[str]:
+    return ["| column | unit | meaning |", "|---|---|---|"] + [
+        f"| `{row.column}` | {row.unit} | {row.meaning.replace('|', chr(92) + '|')} |"
+        for row in column_documentation().itertuples()
+    ]
+
+
+def _methods() -> list[str]:
+    entries = [(METHODS.get(name).role, name, METHODS.get(name)) for name in METHODS]
+    return ["| makes | method | source |", "|---|---|---|"] + [
+        f"| a {role} | `{name}`: {entry.title} | {entry.source} |"
+        for role, name, entry in sorted(entries, key=lambda entry: entry[0], reverse=True)
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _zoo() -> list[str]:
+    lines = []
+    for dataset, radii in (("digits", (0.02, 0.05, 0.1)), ("mnist", (0.05, 0.1, 0.3))):
+        titles = " | ".join(f"robust % at {r:g}" for r in radii)
+        lines += [
+            "",
+            f"| {dataset} | parameters | clean % | as teacher % | {titles} |",
+            "|---|--:|--:|--:|" + "--:|" * len(radii),
+        ]
+        for card in sorted(
+            list_models(dataset=dataset), key=lambda c: (c.role != "teacher", c.name)
+        ):
+            metrics = card.metrics
+            cells = []
+            for radius in radii:
+                proved = metrics[f"certified_accuracy_{radius:g}"]
+                cells.append(
+                    _percent(metrics[f"robust_accuracy_{radius:g}"])
+                    + (f" ({_percent(proved)})" if proved else "")
+                )
+            lines.append(
+                f"| `{card.name}` | {card.parameters:,} | {_percent(metrics['clean_accuracy'])} | "
+                f"{_percent(metrics.get('teacher_agreement'))} | {' | '.join(cells)} |"
+            )
+    return lines[1:]
+
+
+def _pairs() -> list[str]:
+    lines = []
+    entries = [entry for entry in list_analyses() if entry.is_shipped]
+    for dataset in ("digits", "mnist"):
+        radii = sorted({e.config.epsilon for e in entries if e.config.dataset == dataset})
+        lines += [
+            "",
+            f"| {dataset} | " + " | ".join(f"ε = {r:g}" for r in radii) + " |",
+            "|---|" + "--:|" * len(radii),
+        ]
+        for teacher in ("pgd", "ibp"):
+            for method in ("kd", "rslad", "faithful"):
+                name = f"{dataset}-{method}-of-{teacher}"
+                cells = []
+                for radius in radii:
+                    (entry,) = (
+                        e
+                        for e in entries
+                        if e.config.student == name and e.config.epsilon == radius
+                    )
+                    analysis = find_analysis(entry.config)
+                    assert analysis is not None, f"the table of {name} at {radius} is stale"
+                    figures = summarise(analysis.table)
+                    cells.append(
+                        f"{figures.gap_attack_mean:.3f} … {figures.gap_certified_mean:.3f}, "
+                        f"{100 * figures.agreement_certified:.0f} % / "
+                        f"{100 * figures.disagreement_found:.0f} %"
+                    )
+                teacher_name = read_card(name).teacher.name
+                assert teacher_name == f"{dataset}-teacher-{teacher}"
+                lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines[1:]
+
+
+SECTIONS: dict[str, Callable[[], list[str]]] = {
+    "columns": _columns,
+    "zoo": _zoo,
+    "pairs": _pairs,
+    "methods": _methods,
+}
+
+
+def section(text: str, name: str) -> str:
+    """What stands between a section's marks."""
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)
+    assert found is not None, f"README.md has no section {name}"
+    return found[1]
+
+
+def main() -> None:
+    """Write every table into the README."""
+    text = README.read_text(encoding="utf-8")
+    for name, make in SECTIONS.items():
+        made = "\n".join(make()) + "\n"
+        text = text.replace(
+            f"<!-- {name} -->\n{section(text, name)}<!-- /{name} -->",
+            f"<!-- {name} -->\n{made}<!-- /{name} -->",
+        )
+    README.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
