@@ -89,7 +89,7 @@ class JointBounder:
         with _LOCK, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             try:
-                return lirpa.BoundedModule(
+                module = lirpa.BoundedModule(
                     self.joint,
                     self._example,
                     bound_opts={"conv_mode": self._conv_mode, "verbosity": 0},
@@ -101,6 +101,8 @@ class JointBounder:
                     f"({_last_line(error)}); use networks built from linear, convolutional, "
                     "batch-norm, pooling and ReLU layers."
                 ) from error
+        _refuse_concave(module)
+        return module
 
     def bound(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of every row on every box.
@@ -205,6 +207,24 @@ class JointBounder:
         else:
             free = psutil.virtual_memory().available
         return max(1, min(largest, int(0.25 * free / self.bytes_per_example)))
+
+
+def _refuse_concave(module: nn.Module) -> None:
+    """Refuse leaky ReLUs of a slope above 1, which are concave.
+
+    Release 0.3 bounds them as if they were convex.  On a single point, which `_probe` looks at, that is
+    exact, and on a box the looseness of other layers can hide it at the image.
+
+    Raises:
+        UnsupportedModelError: there is one.
+    """
+    for node in module.modules():
+        slope = getattr(node, "alpha", None) if type(node).__name__ == "BoundLeakyRelu" else None
+        if slope is not None and not float(slope) <= 1.0:
+            raise UnsupportedModelError(
+                f"A leaky ReLU with the slope {float(slope):g} cannot be bounded; use a slope of at "
+                "most 1."
+            )
 
 
 def _first_conv_mode(joint: nn.Module) -> str:

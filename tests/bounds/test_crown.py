@@ -241,3 +241,41 @@ def test_an_operation_that_cannot_be_bounded_is_one_sentence():
     with pytest.raises(UnsupportedModelError, match="cannot bound this pair") as caught:
         _certify(Strange().eval(), plain, region, torch.zeros(2, dtype=torch.long))
     assert "\n" not in str(caught.value)
+
+
+class _HalfHidden(torch.nn.Module):
+    """(leaky(2x - 0.9) + relu(bx') - relu(bx'), 0) with x' = 2x - 1: looseness at x' = 0 alone."""
+
+    def __init__(self, slope, loose):
+        super().__init__()
+        self.leaky, self.relu = torch.nn.LeakyReLU(slope), torch.nn.ReLU()
+        self.one, self.two = torch.nn.Linear(1, 1), torch.nn.Linear(1, 2)
+        self.sum = torch.nn.Linear(2, 2)
+        with torch.no_grad():
+            self.one.weight.fill_(2.0), self.one.bias.fill_(-0.9)
+            self.two.weight.fill_(2.0 * loose), self.two.bias.fill_(-loose)
+            self.sum.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 0.0]]))
+            self.sum.bias.zero_()
+
+    def forward(self, images):
+        pixel = images.flatten(1)
+        first = self.leaky(self.one(pixel))
+        return torch.cat([first, 0.0 * first], dim=1) + self.sum(self.relu(self.two(pixel)))
+
+
+@pytest.mark.parametrize("slope", [-1.0, 0.1, 1.0])
+def test_leaky_slopes_up_to_one_are_bounded(slope):
+    network = _HalfHidden(slope, 1.0).eval().requires_grad_(False)
+    flat = make_linear((1, 1, 1), 2, seed=0)
+    region = Ball(epsilon=0.5).region(torch.full((1, 1, 1, 1), 0.5), torch.arange(1))
+    label = torch.zeros(1, dtype=torch.long)
+    _check_sampling(network, flat, region, label, _certify(network, flat, region, label))
+
+
+def test_leaky_slopes_above_one_are_refused_although_nothing_is_wrong_at_the_image():
+    # The bound would be -0.21 where -0.47 is reached, and holds the value at the image.
+    network = _HalfHidden(4.0, 1.0).eval().requires_grad_(False)
+    flat = make_linear((1, 1, 1), 2, seed=0)
+    region = Ball(epsilon=0.5).region(torch.full((1, 1, 1, 1), 0.5), torch.arange(1))
+    with pytest.raises(UnsupportedModelError, match="slope 4 cannot be bounded"):
+        _certify(network, flat, region, torch.zeros(1, dtype=torch.long))
