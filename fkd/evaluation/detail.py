@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fkd.attacks import make_attack
-from fkd.bounds import make_certificate
+from fkd.attacks import PairAttackConfig, make_attack
+from fkd.bounds import CertificateConfig, make_certificate
 from fkd.core.ball import Region, check_epsilon
+from fkd.core.config import Config
 from fkd.core.errors import ConfigError, UnsupportedModelError
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
@@ -131,7 +134,7 @@ def gap_curve(
     Args:
         config: the analysis; its own epsilon is among the default values.
         index: example id.
-        epsilons: radii in [0, 1]; default: from 0 to 1.5 times the analysis's.
+        epsilons: radii in [0, 1]; default: from 0 to 1.5 times the analysis's, at most 1.
         progress: told about both stages.
 
     Returns:
@@ -142,8 +145,9 @@ def gap_curve(
         DataError: the images are not on this machine.
     """
     if epsilons is None:
-        epsilons = [share * config.epsilon for share in _CURVE_SHARES]
-    radii = sorted({round(min(check_epsilon(e), 1.0), 6) for e in epsilons} | {config.epsilon})
+        # Beyond 1 there is nothing more to reach.
+        epsilons = [min(share * config.epsilon, 1.0) for share in _CURVE_SHARES]
+    radii = sorted({round(check_epsilon(e), 6) for e in epsilons} | {config.epsilon})
     pair = ResolvedPair(config)
     base = config.model_copy(update={"count": 1, "epsilon": 0.0})
     key = short(hash_json({"curve": ResolvedPair(base).key(), "index": index, "radii": radii}))
@@ -190,13 +194,14 @@ def curve_columns() -> tuple[Column, ...]:
 
 
 def reproduce_snippet(config: AnalysisConfig) -> str:
-    """The command line that computes this analysis again."""
+    """The command line that computes this analysis again: the same key on the same files."""
     parts = [
         "python -m fkd analyse",
-        f"--dataset {config.dataset}",
-        f"--teacher {config.teacher}",
-        f"--student {config.student}",
-        f"--epsilon {config.epsilon:g}",
+        f"--dataset {shlex.quote(config.dataset)}",
+        f"--teacher {shlex.quote(config.teacher)}",
+        f"--student {shlex.quote(config.student)}",
+        # All digits: 8/255 shortened to six is another ball.
+        f"--epsilon {config.epsilon!r}",
         f"--count {config.count}",
         f"--seed {config.seed}",
     ]
@@ -205,4 +210,18 @@ def reproduce_snippet(config: AnalysisConfig) -> str:
         value = getattr(config, name)
         if value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
+    for name in ("attack", "certificate"):
+        settings = _settings_words(getattr(config, name))
+        if settings:
+            parts.append(f"--{name} {' '.join(settings)}")
     return " ".join(parts) + " --out analysis.parquet"
+
+
+def _settings_words(settings: Config) -> list[str]:
+    """``key=value`` for the name and whatever differs from the defaults; nothing if all is default."""
+    values = settings.model_dump(mode="json", exclude={"rows"})
+    default = type(settings)().model_dump(mode="json")
+    words = [f"{key}={json.dumps(value)}" for key, value in values.items() if value != default[key]]
+    named = values.get("name")
+    is_base = named in (PairAttackConfig().name, CertificateConfig().name)
+    return [shlex.quote(word) for word in ([] if is_base else [f"name={named}"]) + words]

@@ -1,5 +1,7 @@
 """An analysis from end to end on digits: columns, keys, storage, cancellation, bad input."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -274,6 +276,34 @@ def test_the_snippet_names_every_choice(pair):
         "python -m fkd analyse --dataset digits --teacher big --student small"
     )
     assert "--epsilon 0.05 --count 24 --seed 0 --gap-class teacher" in snippet
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": {}},
+        {"epsilon": 8 / 255, "split": "train"},
+        {"epsilon": 1e-7, "attack": {"steps": 7, "restarts": 3}},
+        {"certificate": {"name": "crown_ibp"}},
+    ],
+)
+def test_the_snippet_asks_for_the_same_key(pair, changes):
+    from fkd.cli.analyse import DEVICE
+    from fkd.cli.options import Option, config_values, options_of, parse
+
+    config = _config(pair, **changes)
+    words = shlex.split(reproduce_snippet(config))
+    assert words[:4] == ["python", "-m", "fkd", "analyse"]
+    options = [*options_of(AnalysisConfig), Option("out", str, ""), DEVICE]
+    values = parse("analyse", words[4:], options, description="")
+    again = AnalysisConfig.parse(config_values(AnalysisConfig, values))
+    assert ResolvedPair(again).key() == ResolvedPair(config).key()
+
+
+def test_the_curve_of_a_large_ball_ends_at_one(pair):
+    curve = gap_curve(_config(pair, epsilon=0.8), 0)
+    assert curve.epsilon.iloc[-1] == 1.0 and 0.8 in set(curve.epsilon)
+    assert (curve.gap_attack <= curve.gap_certified + 1e-6).all()
 
 
 def test_configurations_survive_json():
