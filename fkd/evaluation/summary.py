@@ -27,9 +27,15 @@ class Summary(Config):
     gap_attack_mean: float = Field(description="Mean of the largest gap found in the ball.")
     gap_attack_p95: float = Field(description="95th percentile of the largest gap found.")
     gap_attack_max: float = Field(description="Largest gap found on any example.")
-    gap_certified_mean: float | None = Field(description="Mean certified bound of the gap.")
-    gap_certified_p95: float | None = Field(description="95th percentile of the certified bound.")
-    gap_certified_max: float | None = Field(description="Largest certified bound on any example.")
+    gap_certified_mean: float | None = Field(
+        description="Mean certified bound of the gap, over examples with a certificate."
+    )
+    gap_certified_p95: float | None = Field(
+        description="95th percentile of the certified bound, over the same examples."
+    )
+    gap_certified_max: float | None = Field(
+        description="Largest certified bound on any example with a certificate."
+    )
     bracket_mean: float | None = Field(description="Mean of certified bound minus gap found.")
     certified_missing: int = Field(description="Examples without a certificate.")
     verdict: str = Field(description="The same in one or two sentences.")
@@ -85,8 +91,12 @@ def _verdict(figures: dict, agreeing: int, disagreeing: int) -> str:
     )
     if figures["gap_certified_mean"] is None:
         return f"{first} {second}; no certificate is available for this pair."
+    missing = figures["certified_missing"]
+    # Figures of the certified examples alone say nothing of the others.
+    on_which = f"on the {count - missing} examples with a certificate, " if missing else ""
     return (
-        f"{first} {second}; no perturbation can exceed {_ceil(figures['gap_certified_mean'])} on average "
+        f"{first} {second}; {on_which}no perturbation can exceed "
+        f"{_ceil(figures['gap_certified_mean'])} on average "
         f"(worst example {_ceil(figures['gap_certified_max'])})."
     )
 

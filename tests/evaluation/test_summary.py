@@ -49,6 +49,13 @@ def test_the_figures_are_those_counted_by_hand(table):
     )
 
 
+def test_a_missing_certificate_is_not_spoken_for(table):
+    assert "; on the 3 examples with a certificate, no perturbation can exceed 0.54" in (
+        summarise(table).verdict
+    )
+    assert "; no perturbation can exceed" in summarise(table.iloc[:3]).verdict
+
+
 def test_without_certificates_nothing_is_claimed(table):
     summary = summarise(table.assign(gap_certified=np.nan, agrees_certified=False))
     assert summary.gap_certified_mean is None and summary.bracket_mean is None
