@@ -53,7 +53,9 @@ class JointCrown(Certificate):
     ) -> CertificateResult:
         """See `Certificate.bound`."""
         bounder = JointBounder(teacher, student, region.images[:1], method=self.method)
-        size = min(self.config.rows, bounder.chunk_size())
+        # Eight groups of a row for each other class at most, see `_bound_chunk`.
+        others = bounder.logits(region.images[:1])[0].shape[1] - 1
+        size = min(self.config.rows, bounder.chunk_size(rows=8 * others + 2))
         parts: list[CertificateResult] = []
         start = 0
         while start < len(region):

@@ -80,7 +80,7 @@ class JointBounder:
         self._example = example.double()
         self._conv_mode = _first_conv_mode(self.joint)
         self._module = self._build()
-        self.bytes_per_example = _estimate_bytes(self.joint, self._example)
+        self._widest, self.bytes_per_example = _estimate_bytes(self.joint, self._example)
 
     def _build(self) -> Any:
         lirpa = load_auto_lirpa()
@@ -199,14 +199,16 @@ class JointBounder:
         half = both.shape[1] // 2
         return both[:, :half], both[:, half:]
 
-    def chunk_size(self, largest: int = 64) -> int:
-        """How many boxes fit at once into a quarter of the free memory."""
+    def chunk_size(self, largest: int = 64, *, rows: int = 0) -> int:
+        """How many boxes with ``rows`` specification rows fit at once into a quarter of free memory."""
         device = self._example.device
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0]
         else:
             free = psutil.virtual_memory().available
-        return max(1, min(largest, int(0.25 * free / self.bytes_per_example)))
+        # With many classes the rows themselves, and their way back through the networks, are dearest.
+        needed = max(self.bytes_per_example, 4 * _BYTES * rows * self._widest)
+        return max(1, min(largest, int(0.25 * free / needed)))
 
 
 def _refuse_concave(module: nn.Module) -> None:
@@ -242,8 +244,8 @@ def _widened(bound: Tensor, outwards: float) -> Tensor:
     return bound.detach() + outwards * _SLACK * (1.0 + bound.detach().abs())
 
 
-def _estimate_bytes(joint: nn.Module, example: Tensor) -> int:
-    """Rough bytes a box needs in CROWN: coefficient tensors of the dearest pair of layers.
+def _estimate_bytes(joint: nn.Module, example: Tensor) -> tuple[int, int]:
+    """Widest layer, and rough bytes a box needs in CROWN: coefficients of the dearest pair of layers.
 
     A dense layer's neurons each carry coefficients for the widest layer below, a convolution's only
     for their receptive field (patches mode); lower and upper coefficients and a temporary of each are
@@ -261,17 +263,17 @@ def _estimate_bytes(joint: nn.Module, example: Tensor) -> int:
     ]
     try:
         with torch.no_grad():
-            joint(example)
+            logits = joint(example)
     finally:
         for hook in hooks:
             hook.remove()
     widest = max([numel for _, numel in shapes], default=0)
-    widest = max(widest, example[0].numel())
+    widest = max(widest, example[0].numel(), logits[0].numel())
     receptive = min(widest, 2048)
     dearest = max(
         (numel * (widest if is_dense else receptive) for is_dense, numel in shapes), default=widest
     )
-    return max(1, 4 * _BYTES * dearest)
+    return widest, max(1, 4 * _BYTES * dearest)
 
 
 def _last_line(error: Exception) -> str:

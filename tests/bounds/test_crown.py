@@ -279,3 +279,18 @@ def test_leaky_slopes_above_one_are_refused_although_nothing_is_wrong_at_the_ima
     region = Ball(epsilon=0.5).region(torch.full((1, 1, 1, 1), 0.5), torch.arange(1))
     with pytest.raises(UnsupportedModelError, match="slope 4 cannot be bounded"):
         _certify(network, flat, region, torch.zeros(1, dtype=torch.long))
+
+
+def test_many_classes_are_bounded_a_few_images_at_a_time(monkeypatch):
+    import types
+
+    memory = types.SimpleNamespace(available=8 * 2**30)
+    monkeypatch.setattr("fkd.bounds.joint.psutil.virtual_memory", lambda: memory)
+    teacher, student = (
+        make_network("mlp", {"hidden": (8,)}, image_shape=(1, 2, 2), num_classes=1000, seed=seed)
+        for seed in (0, 1)
+    )
+    bounder = JointBounder(teacher, student, make_images(1, (1, 2, 2)))
+    # Seen: 0.3 GiB an image.
+    assert 1 <= bounder.chunk_size(rows=8 * 999 + 2) <= 2**3
+    assert bounder.chunk_size() == 64
