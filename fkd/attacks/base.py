@@ -278,8 +278,19 @@ def _measure(
     student_conf = torch.where(use_found, found[1], clean[1])
     gap_witness = torch.where(use_found[:, None, None, None], gap_points, region.images)
 
-    teacher_pred = logits_of(exact_teacher, margin_points).argmax(1)
-    student_pred = logits_of(exact_student, margin_points).argmax(1)
+    def predictions(points: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            logits_of(exact_teacher, points).argmax(1),
+            logits_of(exact_student, points).argmax(1),
+        )
+
+    teacher_pred, student_pred = predictions(margin_points)
+    moved = (margin_points != region.images).flatten(1).any(1)
+    misled = moved & (teacher_pred == student_pred)
+    if bool(misled.any()):
+        # What float32 took for a disagreement may be a tie; the image itself may still be one.
+        margin_points = torch.where(misled[:, None, None, None], region.images, margin_points)
+        teacher_pred, student_pred = predictions(margin_points)
     disagrees = teacher_pred != student_pred
     return PairAttackResult(
         gap_witness=gap_witness,

@@ -48,6 +48,33 @@ def test_witnesses_lie_in_the_ball_and_say_what_is_reported(pair, name, epsilon,
     assert torch.equal(differ, result.disagrees)
 
 
+def test_a_disagreement_at_the_image_outlives_one_that_only_float32_saw():
+    class Rounded(torch.nn.Module):
+        """Rounding at its worst: float32 prefers class 1 above 0.45 and float64 below."""
+
+        def __init__(self):
+            super().__init__()
+            self.sign = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            above = self.sign * (images.flatten(1) - 0.45)
+            return torch.cat([0 * above, above if above.dtype == torch.float32 else -above], dim=1)
+
+    class First(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            one = self.scale + 0 * images.flatten(1)
+            return torch.cat([one, 0 * one], dim=1)
+
+    region = _region(torch.full((1, 1, 1, 1), 0.4), 0.1)
+    result = _attack(Rounded().eval(), First().eval(), region, torch.zeros(1, dtype=torch.long))
+    assert result.disagrees.all() and (result.teacher_pred, result.student_pred) == (1, 0)
+    assert torch.equal(result.disagreement_witness, region.images)
+
+
 def test_never_below_the_clean_gap_and_far_above_it_where_there_is_room():
     teacher, student, shape, classes = make_pair("mlp")
     images = make_images(16, shape)
