@@ -293,4 +293,3 @@ def test_many_classes_are_bounded_a_few_images_at_a_time(monkeypatch):
     bounder = JointBounder(teacher, student, make_images(1, (1, 2, 2)))
     # Seen: 0.3 GiB an image.
     assert 1 <= bounder.chunk_size(rows=8 * 999 + 2) <= 2**3
-    assert bounder.chunk_size() == 64
