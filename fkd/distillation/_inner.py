@@ -101,21 +101,8 @@ def divergence_objective(target_logits: Tensor) -> Callable[[Tensor], Tensor]:
     return objective
 
 
-class Concatenated(nn.Module):
-    """Both networks' logits side by side: (N, C, H, W) to (N, 2K)."""
-
-    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
-        super().__init__()
-        self.teacher = teacher
-        self.student = student
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Teacher's logits, then the student's."""
-        return torch.cat([self.teacher(images), self.student(images)], dim=1)
-
-
 def joint_divergence(logits: Tensor) -> Tensor:
-    """KL(p^T(x') || p^S(x')) of `Concatenated`'s logits, summed over examples; both move with x'."""
+    """KL(p^T(x') || p^S(x')) of `JointLogits`, summed over examples; both move with x'."""
     teacher, student = logits.float().chunk(2, dim=1)
     return functional.kl_div(
         functional.log_softmax(student, dim=1),

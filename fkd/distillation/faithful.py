@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fkd.bounds.joint import JointLogits
 from fkd.core.ball import Ball
 from fkd.distillation._certified import GapBound, MarginBounds, Relaxation, gap_bound, margin_bounds
 from fkd.distillation._initialisation import ibp_initialise
-from fkd.distillation._inner import Concatenated, ascend, joint_divergence, uniform_start
+from fkd.distillation._inner import ascend, joint_divergence, uniform_start
 from fkd.distillation.base import (
     METHODS,
     Batch,
@@ -131,7 +132,7 @@ class Faithful(Method):
         """Points of the balls where the student diverges from its teacher at the same point."""
         steps = self.config.attack_steps
         return ascend(
-            Concatenated(teacher, student),
+            JointLogits(teacher, student),
             batch.images,
             uniform_start(batch, epsilon),
             joint_divergence,

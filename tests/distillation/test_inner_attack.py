@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fkd.bounds.joint import JointLogits
 from fkd.core.ball import Ball
 from fkd.distillation import Batch
 from fkd.distillation._inner import (
-    Concatenated,
     ascend,
     cross_entropy_objective,
     divergence_objective,
@@ -47,7 +47,7 @@ def objectives(batch, student, teacher):
     return {
         "cross_entropy": (student, cross_entropy_objective(batch.labels)),
         "divergence": (student, divergence_objective(target)),
-        "joint": (Concatenated(teacher, student), joint_divergence),
+        "joint": (JointLogits(teacher, student), joint_divergence),
     }
 
 
@@ -152,7 +152,7 @@ def test_objectives_are_sums_over_examples_of_the_published_terms():
     )
     expected = count * reference.kl(z_teacher.numpy(), z_student.numpy())
     assert divergence_objective(z_teacher)(z_student).item() == pytest.approx(expected, rel=1e-4)
-    both = Concatenated(teacher, student)(batch.images)
+    both = JointLogits(teacher, student)(batch.images)
     assert torch.equal(both, torch.cat([z_teacher, z_student], dim=1))
     assert joint_divergence(both).item() == pytest.approx(expected, rel=1e-4)
 
@@ -161,9 +161,7 @@ def test_the_joint_objective_moves_the_teacher_too():
     """Its gradient differs from the one with the teacher's prediction held fixed."""
     teacher, student, batch = frozen(make_mlp(1)), frozen(make_mlp(2)), make_batch()
     images = batch.images.clone().requires_grad_(True)
-    (moving,) = torch.autograd.grad(
-        joint_divergence(Concatenated(teacher, student)(images)), images
-    )
+    (moving,) = torch.autograd.grad(joint_divergence(JointLogits(teacher, student)(images)), images)
     fixed_target = divergence_objective(teacher(images))
     (fixed,) = torch.autograd.grad(fixed_target(student(images)), images)
     assert (moving - fixed).abs().max() > 0.01
