@@ -149,8 +149,9 @@ def gap_upper_on_lines(
     """
     amax_p = torch.maximum(amax_p, amin_p)
     # Beyond +-40 the logistic function is 0 or 1 to float64: cells there would be wasted.  Widening
-    # the first and last cell to the true ends keeps the cover complete.
-    low, high = amin_p.clamp(-40.0, 40.0), amax_p.clamp(-40.0, 40.0)
+    # the first and last cell to the true ends keeps the cover complete; no cell leaves the range.
+    low = torch.minimum(amin_p.clamp(min=-40.0), amax_p)
+    high = torch.maximum(amax_p.clamp(max=40.0), amin_p)
     steps = torch.linspace(0.0, 1.0, cells + 1, dtype=amin_p.dtype, device=amin_p.device)
     edges = low[:, None] + (high - low)[:, None] * steps
     left, right = edges[:, :-1].clone(), edges[:, 1:].clone()

@@ -82,6 +82,18 @@ def test_two_lines_are_the_maximum_over_a(amin, width, amin_q, shift, slope, sec
     assert bound <= brute + 2e-3
 
 
+@pytest.mark.parametrize(("amin", "amax"), [(60.0, 80.0), (60.0, 60.0), (41.0, 1e6)])
+def test_saturated_odds_are_not_bounded_outside_their_range(amin, amax):
+    # At a = 40, where the logistic function is 1 already, b may be -10; on the range it is 10 at least.
+    slopes, shifts = torch.ones(1, 1).double(), torch.full((1, 1), amin - 10.0).double()
+    bound = gap_upper_on_lines(_column(amin), _column(amax), _column(-100.0), slopes, shifts)
+    assert bound.item() == pytest.approx(1 / (1 + math.exp(10)), rel=1e-9)
+    mirrored = gap_upper_on_lines(
+        _column(-amax), _column(-amin), _column(-500.0), slopes, torch.full((1, 1), 10.0).double()
+    )
+    assert 0.0 <= mirrored.item() < 1e-17
+
+
 def test_a_coarse_grid_is_still_a_bound():
     slopes, shifts = torch.ones(1, 1).double(), torch.full((1, 1), 2.0).double()
     arguments = (_column(-9.0), _column(9.0), _column(-50.0), slopes, shifts)
