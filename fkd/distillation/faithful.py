@@ -66,16 +66,17 @@ class FaithfulConfig(RampConfig):
 class Faithful(Method):
     """Faithful distillation, L = tau^2 KL(p^T_tau(x) || p^S_tau(x)) + kappa(t) delta(x).
 
-    delta(x) is a certified upper bound, over the ball B(x), of the confidence gap |p^T_c - p^S_c|, so
-    that the student is *verifiably* close to its teacher.  That idea is the paper's; its text was not
-    at hand, and the following form is this project's [ours]:
+    delta(x) comes from certified upper bounds, over the ball B(x), of both sides of the confidence gap
+    p^T_c - p^S_c, so that the student is *verifiably* close to its teacher.  That idea is the paper's;
+    its text was not at hand, and the following form is this project's [ours]:
 
     * margins m_j = z_j - z_c of both networks are bounded on B(x) by intervals or by linear relaxation
       over interval hidden bounds; log-odds a = -LSE_j(m_j) then lie in [-LSE(upper m), -LSE(lower m)],
       and the confidence is exactly sigmoid(a);
     * p^P - p^Q <= sigmoid(highest a_P) - sigmoid(lowest a_Q) for (P, Q) = (T, S) and (S, T); delta is
-      the mean of the two bounds, each of which limits its side of the gap (the larger alone would leave
-      the other side without a gradient);
+      the mean of the two bounds, each of which limits its side of the gap (the larger alone, which is
+      what bounds |p^T_c - p^S_c| and is shown as the curve ``delta``, would leave the other side
+      without a gradient);
     * ``joint`` also uses a_P - a_Q <= max_j sup(m^Q_j - m^P_j), with the two networks' linear
       coefficients added before their absolute value is taken, so that what they share cancels;
     * the teacher's bounds carry no gradient and, but for ``joint``, are intervals: linear relaxation
