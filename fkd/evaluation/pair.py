@@ -121,13 +121,20 @@ def check_soundness(attacked: PairAttackResult, certified: CertificateResult) ->
     Raises:
         SoundnessError: with the example's position and both figures.
     """
-    above = attacked.gap > certified.gap + SOUNDNESS_TOLERANCE
+    signed = attacked.teacher_conf - attacked.student_conf
+    above = (
+        (attacked.gap > certified.gap + SOUNDNESS_TOLERANCE)
+        # A wrong bound of one sign would hide behind a wide one of the other.
+        | (signed > certified.gap_upper + SOUNDNESS_TOLERANCE)
+        | (signed < certified.gap_lower - SOUNDNESS_TOLERANCE)
+    )
     contradicted = attacked.disagrees & certified.agrees
     if above.any():
         row = int(above.nonzero()[0])
         raise SoundnessError(
-            f"Row {row}: a witness shows a gap of {float(attacked.gap[row]):.9f} and the certificate "
-            f"claims at most {float(certified.gap[row]):.9f}; please report this pair."
+            f"Row {row}: a witness shows a gap of {float(signed[row]):.9f} and the certificate "
+            f"claims at most {float(certified.gap_upper[row]):.9f} and at least "
+            f"{float(certified.gap_lower[row]):.9f}; please report this pair."
         )
     if contradicted.any():
         row = int(contradicted.nonzero()[0])

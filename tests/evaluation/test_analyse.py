@@ -213,6 +213,21 @@ def test_an_unsound_certificate_is_never_shown(pair, monkeypatch):
     assert find_analysis(_config(pair)) is None
 
 
+def test_soundness_of_each_sign_is_checked(pair):
+    from fkd.bounds import CertificateResult
+
+    attacked = attack_examples(_config(pair, epsilon=0.2), list(range(8)))
+    signed = attacked.teacher_conf - attacked.student_conf
+    one, no = torch.ones(8, dtype=torch.float64), torch.zeros(8, dtype=torch.bool)
+    check_soundness(attacked, CertificateResult(signed, signed, no, no, no))
+    with pytest.raises(SoundnessError, match="certificate claims at most"):
+        check_soundness(attacked, CertificateResult(signed - 0.01, -one, no, no, no))
+    with pytest.raises(SoundnessError, match="at least"):
+        check_soundness(attacked, CertificateResult(one, signed + 0.01, no, no, no))
+    nothing = one * torch.nan
+    check_soundness(attacked, CertificateResult(nothing, nothing, no, no, no))
+
+
 def test_soundness_of_agreement_is_checked_too(pair):
     config = _config(pair, epsilon=0.25, count=40)
     attacked = attack_examples(config, list(range(40)))
