@@ -22,8 +22,8 @@ def compare(configs: Sequence[AnalysisConfig]) -> pd.DataFrame:
         empty (with these columns absent) where nothing is stored.
 
     Raises:
-        ConfigError: the configurations differ in data set, ball, examples or compared class, so that
-            their figures would not be comparable.
+        ConfigError: the configurations differ in data set, ball, examples, compared class, attack or
+            certificate, so that their figures would not be comparable.
     """
     _check_comparable(configs)
     rows = []
@@ -59,6 +59,16 @@ def _check_comparable(configs: Sequence[AnalysisConfig]) -> None:
             raise ConfigError(
                 f"Only analyses with the same {name} can be compared, got "
                 f"{', '.join(sorted(str(value) for value in seen))}; choose one."
+            )
+    # A longer attack or a tighter certificate is no property of the student.
+    for what, settings in (
+        ("attack", {config.attack_json() for config in configs}),
+        ("certificate", {config.certificate_json() for config in configs}),
+    ):
+        if len(settings) > 1:
+            raise ConfigError(
+                f"Only analyses with the same {what} can be compared, got "
+                f"{' and '.join(sorted(settings))}; choose one."
             )
 
 

@@ -96,3 +96,13 @@ def test_students_are_compared_only_on_the_same_ball(own_folders):
     assert len(compare(configs[:1])) == 1
     with pytest.raises(ConfigError, match=r"same epsilon can be compared, got 0\.02, 0\.03"):
         compare([configs[0], configs[1].model_copy(update={"epsilon": 0.03})])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"attack": {"steps": 4}}, {"certificate": {"name": "crown_ibp"}}]
+)
+def test_students_are_compared_only_by_the_same_procedure(changes):
+    base = {"dataset": "digits", "teacher": "big", "student": "one", "epsilon": 0.02}
+    configs = [parse_analysis(base), parse_analysis({**base, **changes})]
+    with pytest.raises(ConfigError, match=f"same {next(iter(changes))} can be compared"):
+        compare(configs)
