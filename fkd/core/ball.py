@@ -36,14 +36,16 @@ def check_epsilon(value: object) -> float:
         raise ConfigError(
             f"epsilon must lie in [0, 1] (images are scaled to [0, 1]), got {epsilon:g}{hint}"
         )
-    return epsilon
+    # Adding 0 turns -0.0 into 0.0, which would be another key of the same ball.
+    return epsilon + 0.0
 
 
 class Ball(Config):
     """All x' with ||x' - x||_inf <= epsilon and every pixel in [0, 1].
 
     Attack and certificate both take their limits from `limits`, in the same float32 numbers, so they
-    speak of exactly the same set.
+    speak of exactly the same set.  Rounding puts a limit up to 3e-8 inside or outside of x -+ epsilon:
+    where that matters (epsilon below 1e-6, say), it is the box between the limits that is meant.
 
     Example:
         >>> import torch

@@ -113,6 +113,9 @@ def test_the_key_changes_with_everything_that_determines_the_result(pair):
     ]
     keys = [ResolvedPair(_config(pair, **change)).key() for change in changes]
     assert len({base, *keys}) == len(changes) + 1
+    assert ResolvedPair(_config(pair, epsilon=-0.0)).key() == (
+        ResolvedPair(_config(pair, epsilon=0)).key()
+    )
     # How much is computed at once changes nothing, so it must not change the key.
     assert ResolvedPair(_config(pair, certificate={"rows": 3})).key() == base
 
