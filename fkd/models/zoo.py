@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fkd.models.checkpoint import Model
 
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx")
+#: The folder beside the shipped models that holds their analyses (see `fkd.evaluation.store`).
+_TABLES = "analyses"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def _folders(parent: Path) -> dict[str, Path]:
 def _shelves() -> tuple[dict[str, Path], dict[str, Path]]:
     """Shipped folders and the user's, the latter without names the former has."""
     shipped = _folders(pretrained_dir())
+    shipped.pop(_TABLES, None)
     users = {name: path for name, path in _folders(models_dir()).items() if name not in shipped}
     return shipped, users
 

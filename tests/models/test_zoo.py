@@ -31,6 +31,12 @@ def test_nothing_there_is_an_empty_list():
     assert damaged_models() == {}
 
 
+def test_the_shipped_tables_are_no_damaged_model():
+    (pretrained_dir() / "analyses").mkdir(parents=True)
+    assert list_models() == []
+    assert damaged_models() == {}
+
+
 def test_by_name_by_folder_and_by_file(tmp_path):
     shipped = save_tiny("star", parent=pretrained_dir(), weights=1)
     users = save_tiny("mine", weights=2)
