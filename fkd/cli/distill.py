@@ -19,5 +19,5 @@ def run(arguments: Sequence[str]) -> int:
         arguments,
         role="student",
         description=_DESCRIPTION,
-        defaults={"method": "kd", "teacher": ...},
+        defaults={"method": "kd", "teacher": ..., "dataset": None},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,9 +52,15 @@ def train(
         skip: fields of the specification that it does not have.
     """
     from fkd.distillation import TrainSpec, train_model
+    from fkd.models import read_card
 
     options = [
-        *options_of(TrainSpec, defaults=defaults, skip=skip),
+        *(
+            dataclasses.replace(option, help="Data set to train on; default: the teacher's.")
+            if option.name == "dataset" and option.default is None
+            else option
+            for option in options_of(TrainSpec, defaults=defaults, skip=skip)
+        ),
         Option("out", Path | None, "Folder of the new model; default: the user's.", None, "FOLDER"),
         Option("restart", bool, "Discard an unfinished training of that name.", False),
         Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
@@ -62,6 +69,9 @@ def train(
     values = parse(
         command, arguments, options, description=description, epilog=lambda: _epilog(role)
     )
+    if role == "student" and "dataset" not in values:
+        # Only the teacher's own data set will do.
+        values["dataset"] = read_card(values["teacher"]).dataset
     spec = TrainSpec.parse(_typed(config_values(TrainSpec, values), role))
     if values["background"]:
         if "out" in values or values["restart"]:

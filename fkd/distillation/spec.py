@@ -156,7 +156,8 @@ def _teacher(spec: TrainSpec, method: Method, data_set: DataSet) -> Model | None
         raise ConfigError(
             f"The teacher '{card.name}' takes {_shape(card.image_shape)} images in "
             f"{card.num_classes} classes, but {data_set.name} has {_shape(data_set.image_shape)} "
-            f"images in {data_set.num_classes}; choose a teacher trained on {data_set.name}."
+            f"images in {data_set.num_classes}; choose a teacher trained on {data_set.name} or "
+            f"train on {card.dataset}."
         )
     if card.dataset != data_set.name:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -44,6 +45,21 @@ def fkd_command(trained, monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return command
+
+
+def test_distill_trains_on_the_teachers_data_set(fkd_command, monkeypatch):
+    seen = []
+
+    def train_model(spec, **_):
+        seen.append(spec.dataset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fkd.models.read_card", lambda name: SimpleNamespace(dataset=f"of-{name}"))
+    monkeypatch.setattr("fkd.distillation.train_model", train_model)
+    fkd_command("distill", "--name", "x", "--teacher", "t")
+    fkd_command("distill", "--name", "x", "--teacher", "t", "--dataset", "mnist")
+    fkd_command("train", "--name", "x")
+    assert seen == ["of-t", "mnist", "digits"]
 
 
 PAIR = ["--dataset", "digits", "--teacher", "t", "--student", "s-kd", "--epsilon", "0.1"]
