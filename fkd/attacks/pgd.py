@@ -47,7 +47,7 @@ class PGD(PairAttack):
         visit: Visitor,
     ) -> None:
         """Climb for ``config.steps`` steps; each visited point is handed to ``visit``."""
-        radius = region.radius[:, None, None, None]
+        radius = region.radius.to(region.images.dtype)[:, None, None, None]
         point = region.clamp(start)
         previous = point
         for step in range(self.config.steps):

@@ -182,9 +182,8 @@ class JointBounder:
         self, region: Region, specification: Tensor, is_second: bool
     ) -> tuple[Tensor, Tensor]:
         lirpa = load_auto_lirpa()
-        ball = lirpa.PerturbationLpNorm(
-            norm=float("inf"), x_L=region.lower.double(), x_U=region.upper.double()
-        )
+        lower, upper = region.double_limits()
+        ball = lirpa.PerturbationLpNorm(norm=float("inf"), x_L=lower, x_U=upper)
         # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
         inputs = None if is_second else (lirpa.BoundedTensor(region.images.double(), ball),)
         with _LOCK, torch.no_grad(), DoubleByDefault():

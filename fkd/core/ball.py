@@ -43,9 +43,9 @@ def check_epsilon(value: object) -> float:
 class Ball(Config):
     """All x' with ||x' - x||_inf <= epsilon and every pixel in [0, 1].
 
-    Attack and certificate both take their limits from `limits`, in the same float32 numbers, so they
-    speak of exactly the same set.  Rounding puts a limit up to 3e-8 inside or outside of x -+ epsilon:
-    where that matters (epsilon below 1e-6, say), it is the box between the limits that is meant.
+    Attacks and certificates take a `region`, which keeps the two honest about rounding: points found lie
+    inside the ball of real numbers, bounds hold on all of it.  Training takes `limits`, rounded to the
+    nearest float32.
 
     Example:
         >>> import torch
@@ -71,9 +71,8 @@ class Ball(Config):
 
     def region(self, images: Tensor, example_ids: Tensor) -> Region:
         """The ball around each image, as attacks and certificates take it."""
-        lower, upper = self.limits(images)
-        radius = torch.full((len(images),), self.epsilon, dtype=images.dtype, device=images.device)
-        return Region(images, lower, upper, radius, example_ids)
+        radius = torch.full((len(images),), self.epsilon, dtype=torch.float64, device=images.device)
+        return Region.around(images, radius, example_ids)
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,9 @@ class Region:
 
     Attributes:
         images: centres, float32 (N, C, H, W).
-        lower: lowest pixel values, like ``images``.
-        upper: highest pixel values, like ``images``.
-        radius: epsilon of each row, (N,).
+        lower: lowest pixel values inside the real ball, like ``images``.
+        upper: highest pixel values inside the real ball, like ``images``.
+        radius: epsilon of each row, float64 (N,).
         example_ids: stable ids, int64 (N,); they choose the random starts.
     """
 
@@ -93,6 +92,24 @@ class Region:
     upper: Tensor
     radius: Tensor
     example_ids: Tensor
+
+    @classmethod
+    def around(cls, images: Tensor, radius: Tensor, example_ids: Tensor) -> Region:
+        """Balls of ``radius`` (N,) around ``images`` (N, C, H, W), limits rounded inwards.
+
+        The nearest float32 to x - epsilon may lie 3e-8 outside the ball; a witness there would be none.
+        """
+        lower, upper = _real_limits(images, radius)
+        low, high = lower.to(images.dtype), upper.to(images.dtype)
+        outside = torch.full_like(low, torch.inf)
+        low = torch.where(low.double() < lower, torch.nextafter(low, outside), low)
+        high = torch.where(high.double() > upper, torch.nextafter(high, -outside), high)
+        return cls(images, low, high, radius.double(), example_ids)
+
+    def double_limits(self) -> tuple[Tensor, Tensor]:
+        """Limits for certificates, float64: the real ball up to 1e-16, and the box, whatever it is."""
+        lower, upper = _real_limits(self.images, self.radius)
+        return torch.minimum(lower, self.lower.double()), torch.maximum(upper, self.upper.double())
 
     def __len__(self) -> int:
         return len(self.images)
@@ -125,3 +142,8 @@ class Region:
     def clamp(self, points: Tensor) -> Tensor:
         """The nearest points of the boxes."""
         return torch.minimum(torch.maximum(points, self.lower), self.upper)
+
+
+def _real_limits(images: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    centre, wide = images.double(), radius.double()[:, None, None, None]
+    return (centre - wide).clamp(0.0, 1.0), (centre + wide).clamp(0.0, 1.0)

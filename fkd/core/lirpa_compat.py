@@ -77,7 +77,12 @@ def _patch_after_import(lirpa: ModuleType) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Undo what importing auto_LiRPA does to the process: warning filters, root logger, prints."""
+    """Undo what importing auto_LiRPA does to the process.
+
+    Warning filters, root logger, prints, and a recursion limit of a million: with that, a deeply nested
+    JSON file (a stranger's model card) ends the process instead of raising RecursionError.
+    """
+    recursion_limit = sys.getrecursionlimit()
     root, noisy = logging.getLogger(), logging.getLogger("torch.utils.cpp_extension")
     handlers, level, noisy_level = root.handlers[:], root.level, noisy.level
     noisy.setLevel(logging.ERROR)
@@ -86,6 +91,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
+        sys.setrecursionlimit(recursion_limit)
         noisy.setLevel(noisy_level)
         root.handlers[:] = handlers
         root.setLevel(level)

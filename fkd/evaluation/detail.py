@@ -160,14 +160,9 @@ def gap_curve(
     teacher, student = pair.load("cpu")
     image, label = split.images[index : index + 1], split.labels[index : index + 1]
     classes = compared_classes(config, label, teacher, image).repeat(len(radii))
-    radius = torch.tensor(radii, dtype=image.dtype)
-    images = image.repeat(len(radii), 1, 1, 1)
-    wide = radius[:, None, None, None]
-    region = Region(
-        images,
-        (images - wide).clamp(0.0, 1.0),
-        (images + wide).clamp(0.0, 1.0),
-        radius,
+    region = Region.around(
+        image.repeat(len(radii), 1, 1, 1),
+        torch.tensor(radii, dtype=torch.float64),
         torch.full((len(radii),), index, dtype=torch.int64),
     )
     attacked = make_attack(config.attack).run(

@@ -1,6 +1,9 @@
 """The foundations: balls, configurations, registries, hashes, noise."""
 
 import math
+import subprocess
+import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -40,6 +43,26 @@ def test_the_ball_is_clipped_to_the_image_range(epsilon):
     assert (lower >= 0).all() and (upper <= 1).all()
     assert (lower <= images).all() and (images <= upper).all()
     assert ((upper - lower) <= 2 * epsilon + 1e-6).all()
+
+
+@given(
+    st.floats(0, 1) | st.floats(0, 1e-6),
+    st.floats(0, 1, width=32),
+)
+def test_regions_lie_inside_the_real_ball_and_bounds_cover_it(epsilon, pixel):
+    image = torch.full((1, 1, 1, 1), pixel)
+    region = Ball(epsilon=epsilon).region(image, torch.arange(1))
+    exact_lower = max(Fraction(0), Fraction(pixel) - Fraction(epsilon))
+    exact_upper = min(Fraction(1), Fraction(pixel) + Fraction(epsilon))
+    lower, upper = Fraction(region.lower.item()), Fraction(region.upper.item())
+    assert region.lower.dtype == torch.float32
+    assert exact_lower <= lower <= Fraction(pixel) <= upper <= exact_upper
+    # Not smaller than float32 makes necessary.
+    assert max(lower - exact_lower, exact_upper - upper) <= Fraction(2) ** -23
+    low, high = (Fraction(limit.item()) for limit in region.double_limits())
+    rounding = Fraction(2) ** -53
+    assert exact_lower - rounding <= low <= exact_lower + rounding
+    assert exact_upper - rounding <= high <= exact_upper + rounding
 
 
 def test_regions_are_cut_and_repeated_row_by_row():
@@ -150,3 +173,19 @@ def test_auto_lirpa_imports_without_touching_the_process():
     assert warnings.filters == filters and logging.getLogger().handlers == handlers
     assert hasattr(lirpa, "BoundedModule")
     assert package_versions()["auto_LiRPA"] == lirpa_version()
+
+
+def test_auto_lirpa_leaves_the_recursion_limit_so_that_deep_json_is_an_error_and_no_crash():
+    code = """
+import json, sys
+from fkd.core.lirpa_compat import load_auto_lirpa
+before = sys.getrecursionlimit()
+load_auto_lirpa()
+assert sys.getrecursionlimit() == before
+try:
+    json.loads("[" * 300_000)
+except RecursionError:
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "refused", done.stderr

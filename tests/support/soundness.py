@@ -28,11 +28,8 @@ def spread_region(split: Split, count: int, epsilons: Sequence[float]) -> Region
     """The first ``count`` examples, radii taking turns through ``epsilons``."""
     ids = torch.arange(count)
     images = split.images[:count]
-    radius = torch.tensor(epsilons, dtype=images.dtype)[ids % len(epsilons)]
-    wide = radius[:, None, None, None]
-    return Region(
-        images, (images - wide).clamp(0.0, 1.0), (images + wide).clamp(0.0, 1.0), radius, ids
-    )
+    radius = torch.tensor(epsilons, dtype=torch.float64)[ids % len(epsilons)]
+    return Region.around(images, radius, ids)
 
 
 def attack_and_certify(
