@@ -131,7 +131,7 @@ def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
     history = runs.run_history(run_id)
     if history.empty:
         return history, [], []
-    history = history[history["stage"] == "training"]
+    history = _one_kind(history[history["stage"] == "training"])
     numbers = [
         column
         for column in history.columns
@@ -141,6 +141,28 @@ def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
     ]
     shares = [column for column in numbers if column.endswith(("accuracy", "gap"))]
     return history, shares, [column for column in numbers if column not in shares]
+
+
+def _one_kind(history: pd.DataFrame) -> pd.DataFrame:
+    """Values of single steps or means over epochs, whichever are more, in columns that have both.
+
+    The rows at epochs' ends are those with an accuracy.  Drawn as one line, an early epoch's mean would
+    stand out from the steps beside it like a failure of the training.
+    """
+    if "clean_accuracy" not in history:
+        return history
+    is_mean = history["clean_accuracy"].notna()
+    rare = is_mean if is_mean.sum() <= (~is_mean).sum() else ~is_mean
+    mixed = [
+        column
+        for column in history.columns
+        if column not in _NO_CURVES
+        and history.loc[is_mean, column].notna().any()
+        and history.loc[~is_mean, column].notna().any()
+    ]
+    history = history.copy()
+    history.loc[rare, mixed] = None
+    return history
 
 
 def free_name(dataset: str, method: str, architecture: str) -> str:

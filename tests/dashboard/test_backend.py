@@ -150,6 +150,26 @@ def test_a_history_is_split_into_loss_and_shares(monkeypatch):
     assert backend.training_history("any")[1:] == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "kept"),
+    [([None, None, None, 0.9], [9.0, 5.0, 3.0]), ([None, 0.8, 0.9, 0.9], [5.0, 3.0, 6.0])],
+)
+def test_values_of_steps_and_means_over_epochs_are_not_one_line(monkeypatch, accuracies, kept):
+    history = pd.DataFrame(
+        {
+            "stage": "training",
+            "done": [1, 5, 10, 10],
+            "loss": [9.0, 5.0, 3.0, 6.0],
+            "clean_accuracy": accuracies,
+        }
+    )
+    monkeypatch.setattr("fkd.runs.run_history", lambda run_id: history)
+    drawn, shares, losses = backend.training_history("any")
+    assert (shares, losses) == (["clean_accuracy"], ["loss"])
+    assert list(drawn["loss"].dropna()) == kept
+    assert list(drawn["clean_accuracy"].dropna()) == [value for value in accuracies if value]
+
+
 def test_pages_are_found_by_file_and_checked(tmp_path, monkeypatch):
     assert [view.order for view in registry.all_views()] == sorted(
         view.order for view in registry.all_views()
