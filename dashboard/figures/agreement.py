@@ -54,6 +54,8 @@ def agreement(
         x_range=(0, 1),
         barmode="stack",
         bargap=0.3,
+        # On a phone a label would shrink until it cannot be read.
+        uniformtext={"minsize": 10, "mode": "hide"},
     )
     figure.update_xaxes(tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
     figure.update_yaxes(autorange="reversed", type="category")

@@ -31,7 +31,7 @@ def render() -> None:
     _headline(loaded, len(found))
     parts.chart(
         figures.agreement(
-            pd.DataFrame([summary.model_dump()]), [f"ε = {summary.epsilon:g}"], height=130
+            pd.DataFrame([summary.model_dump()]), [f"ε = {summary.epsilon:g}"], height=160
         ),
         "agreement",
     )
