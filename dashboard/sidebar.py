@@ -120,6 +120,9 @@ def _dataset_changed() -> None:
     st.session_state["teacher"] = teacher
     st.session_state["student"] = student
     st.session_state["epsilon"] = f"{epsilon:g}"
+    # An id means another image there.
+    if "example" in st.session_state:
+        st.session_state["example"] = None
 
 
 def _teacher_changed() -> None:
