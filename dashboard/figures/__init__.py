@@ -7,7 +7,7 @@ from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.scatter import PAIRINGS, examples
-from dashboard.figures.theme import Chart, at_least, at_most, percent, pixels, toolbar
+from dashboard.figures.theme import Chart, at_least, at_most, percent, pixels, rounded_up, toolbar
 from dashboard.figures.training import lines
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "percent",
     "pixels",
     "probabilities",
+    "rounded_up",
     "toolbar",
 ]

@@ -7,6 +7,7 @@ theme; neutral marks use a grey that stands out on both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
@@ -132,6 +133,11 @@ def at_least(value: float) -> str:
 def at_most(value: float) -> str:
     """An upper bound to three decimals, rounded up so that it stays one."""
     return f"≤{_NO_BREAK}{_rounded(value, ROUND_CEILING)}"
+
+
+def rounded_up(value: float) -> float:
+    """An upper bound as a number of three decimals, for tables; NaN where there is none."""
+    return value if math.isnan(value) else float(_rounded(value, ROUND_CEILING))
 
 
 def _rounded(value: float, direction: str) -> Decimal:

@@ -94,6 +94,8 @@ def _table(ordered: pd.DataFrame, shown: str) -> None:
     table = ordered[list(_COLUMNS)].copy()
     table["label"] = [parts.named(classes, value) for value in table["label"]]
     table["state"] = table["state"].map(_SHOWN)
+    # Up to three decimals, so that an upper bound stays one (and is that of the panel).
+    table["gap_certified"] = [figures.rounded_up(value) for value in table["gap_certified"]]
     chosen = ids.index(state.example()) if state.example() in ids else None
     key = f"gap_table_{loaded.key}_{shown}_{state.table_round()}"
 
