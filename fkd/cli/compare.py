@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = (
     "Analyse several students of one teacher (stored answers are reused) and set them side by side, "
-    "the most faithful first."
+    "the lowest mean certified gap first."
 )
 
 #: Columns of the printed table: heading, column of `fkd.evaluation.compare`, how it is written.
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     for config in configs:
         with ProgressBar(quiet=values["quiet"], what=config.student) as progress:
             analyse(config, device=values["device"], progress=progress)
-    table = compare(configs).sort_values("gap_attack_mean", kind="stable", ignore_index=True)
+    table = compare(configs).sort_values("gap_certified_mean", kind="stable", ignore_index=True)
     if out is not None:
         _write(table, out)
     first = configs[0]

@@ -104,7 +104,8 @@ ANALYSIS_COLUMNS: tuple[Column, ...] = (
         "student_robust_certified",
         pa.bool_(),
         "yes/no",
-        "Whether the student's prediction is proved constant on the ball.",
+        "Whether the student's prediction is proved constant on the ball; "
+        "not tried where the two predictions differ at the image.",
     ),
     Column(
         "certificate_reason",

@@ -106,3 +106,10 @@ def test_students_are_compared_only_by_the_same_procedure(changes):
     configs = [parse_analysis(base), parse_analysis({**base, **changes})]
     with pytest.raises(ConfigError, match=f"same {next(iter(changes))} can be compared"):
         compare(configs)
+
+
+def test_a_value_on_an_inner_edge_counts_in_the_bin_to_its_right():
+    edge = pd.DataFrame({"gap_certified": [0.15, 0.3, 0.35, 0.6], "gap_attack": [0.05] * 4})
+    bins = histogram(edge, bins=20)
+    assert bins.gap_left[bins.count_certified > 0].tolist() == [0.15, 0.3, 0.35, 0.6]
+    assert bins.gap_left[bins.count_attack > 0].tolist() == [0.05]
