@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fkd.core.config import Config
-from fkd.core.errors import ConfigError
+from fkd.core.errors import CheckpointError, ConfigError
 from fkd.core.paths import models_dir
 from fkd.core.versions import package_versions
 from fkd.models._folders import CARD_FILE, ONNX_FILE, card_text, check_name, write_folder
@@ -101,9 +101,15 @@ def import_model(
     if suffix == ".onnx":
         return _import_onnx(path, folder, card, overwrite=overwrite)
     weights = parse_weights(read_bytes(path, "weights file"), path.name)
-    if not any(key.startswith("body.") for key in weights):
-        weights = {f"body.{key}": value for key, value in weights.items()}
-    network = network_from_weights(card, weights, path.name)
+    if any(key.startswith("body.") for key in weights):
+        network = network_from_weights(card, weights, path.name)
+    else:
+        inner = {f"body.{key}": value for key, value in weights.items()}
+        try:
+            network = network_from_weights(card, inner, path.name)
+        except CheckpointError as error:
+            # In the file's own names.
+            raise CheckpointError(str(error).replace("'body.", "'")) from None
     return save_model(folder, network, card, overwrite=overwrite)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from _small_models import CLASSES, SHAPE, make_tiny, some_images
 from onnx_graphs import cnn
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from fkd.core.errors import CheckpointError, ConfigError
 from fkd.core.paths import models_dir
@@ -117,6 +117,15 @@ def test_facts_that_do_not_fit_the_weights(weights, changes, error, message):
         import_model(weights, name="mine", **{**FACTS, **MLP, **changes})
     assert "\n" not in str(caught.value)
     assert not models_dir().exists()
+
+
+def test_a_misfit_is_told_in_the_names_of_the_file(tmp_path, weights):
+    inner = {name.removeprefix("body."): value for name, value in load_file(weights).items()}
+    path = tmp_path / "inner.safetensors"
+    save_file({f"module.{name}": value for name, value in inner.items()}, path)
+    with pytest.raises(CheckpointError, match="nearest name is 'module") as caught:
+        import_model(path, name="mine", **FACTS, **MLP)
+    assert "body" not in str(caught.value)
 
 
 def test_files_of_another_kind(tmp_path, graph):
