@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard.registry import all_views
-from fkd.core.paths import home_dir
+from fkd.core.paths import home_dir, pretrained_dir
 from fkd.evaluation import AnalysisConfig, analyse, list_analyses
 from fkd.models import ModelCard, list_models
 from tests.support.pairs import save_digits_model
@@ -115,8 +115,12 @@ def pair(own_folders: Path, analysed_home: Path) -> dict[str, object]:
 
 
 def shipped_students() -> list[ModelCard]:
-    """Every shipped student with a teacher."""
-    return [card for card in list_models(role="student") if card.teacher]
+    """Every shipped student with a teacher; collected before a test's own home hides the user's."""
+    return [
+        card
+        for card in list_models(role="student")
+        if card.teacher and (pretrained_dir() / card.name).is_dir()
+    ]
 
 
 def address_of(card: ModelCard) -> dict[str, object]:
