@@ -8,6 +8,7 @@ more in float64, so that what is reported is what the networks say at the stored
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ class PairAttack(ABC):
             region: the boxes.
             classes: int64 (N,), the class whose confidences are compared.
             seed: chooses the random starts, together with the example ids.
-            progress: told after each chunk of examples.
+            progress: told after each step of each chunk of examples; answering True cancels.
 
         Returns:
             Witnesses and what the networks say there; an example's result does not depend on which
@@ -182,7 +183,10 @@ class PairAttack(ABC):
         gap_points, margin_points = [], []
         for rows, part in region.chunks(per_chunk):
             report(progress, "attack", rows.start, len(region))
-            best = self._attack_chunk(teacher, student, part, classes[rows], goals, restarts, seed)
+            tell = self._within(progress, rows.start, len(part), len(region))
+            best = self._attack_chunk(
+                teacher, student, part, classes[rows], goals, restarts, seed, tell
+            )
             gap_points.append(best.gap_point)
             margin_points.append(best.margin_point)
         report(progress, "attack", len(region), len(region))
@@ -205,6 +209,7 @@ class PairAttack(ABC):
         goals: list[Goal],
         restarts: list[int],
         seed: int,
+        tell: Callable[[], None],
     ) -> _Best:
         device = region.images.device
         with torch.no_grad():
@@ -231,10 +236,27 @@ class PairAttack(ABC):
         every = self.starts(region, self.config.restarts, seed)
         every = every.view(len(region), self.config.restarts, *region.images.shape[1:])
         start = every[:, torch.tensor(restarts, device=device)].flatten(0, 1)
+
+        def visit(points: Tensor, teacher_logits: Tensor, student_logits: Tensor) -> None:
+            best.look(points, teacher_logits, student_logits)
+            tell()
+
         self.propose(
-            PairEvaluator(teacher, student), start, region.repeat(branches), objective, best.look
+            PairEvaluator(teacher, student), start, region.repeat(branches), objective, visit
         )
         return best
+
+    def _within(
+        self, progress: ProgressCallback | None, start: int, size: int, total: int
+    ) -> Callable[[], None]:
+        """To be called at each visit: a chunk's steps count as shares of its examples."""
+        visits = itertools.count(1)
+
+        def tell() -> None:
+            share = min(1.0, next(visits) / (self.config.steps + 1))
+            report(progress, "attack", start + int(share * size), total)
+
+        return tell
 
 
 def _branches(restarts: int) -> tuple[list[Goal], list[int]]:

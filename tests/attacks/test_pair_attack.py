@@ -204,7 +204,7 @@ def test_cancelling_stops_between_chunks():
 
     def progress(step):
         seen.append(step.done)
-        return len(seen) == 2
+        return step.done == 2
 
     with pytest.raises(Cancelled, match="Stopped during attack after 2 of 6"):
         make_attack(attack_config({"rows": 16})).run(
@@ -229,3 +229,19 @@ def test_bad_settings_are_one_sentence(values, sentence):
     with pytest.raises(ConfigError, match=sentence) as caught:
         attack_config(values)
     assert "\n" not in str(caught.value)
+
+
+def test_progress_moves_within_a_chunk_and_can_cancel_there():
+    teacher, student, shape, _ = make_pair("mlp")
+    region = _region(make_images(20, shape), 0.1)
+    classes = torch.zeros(20, dtype=torch.int64)
+    attack = make_attack(attack_config({"steps": 9}))
+    seen = []
+
+    def stop_half_way(progress):
+        seen.append(progress.done)
+        return progress.done >= 10
+
+    with pytest.raises(Cancelled):
+        attack.run(teacher, student, region, classes, seed=0, progress=stop_half_way)
+    assert seen == [0, 2, 4, 6, 8, 10]

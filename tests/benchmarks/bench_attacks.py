@@ -1,6 +1,6 @@
 """What the pair attack finds and costs, against plain PGD on the confidence gap.
 
-Run ``python -m tests.benchmarks.bench_attacks [--dataset mnist] [--count 100] [--threads 2]``.
+Run ``python -m tests.benchmarks.bench_attacks [--dataset NAME] [--count 100] [--threads 2]``.
 Baseline: sign-gradient ascent on ``|p_T(c) - p_S(c)|`` without momentum, step epsilon / 10, from random
 starts, both directions, with as many gradient evaluations.  Ratios are against it in the same run.
 """
@@ -20,6 +20,7 @@ from fkd.core.ball import Ball, Region
 from fkd.core.seeding import uniform_noise
 from fkd.data import load_split
 from fkd.models import list_models, load_model
+from tests.benchmarks import default_dataset
 from tests.benchmarks.bench_bounds import first_right
 
 
@@ -49,7 +50,7 @@ def plain_pgd(
 def main() -> int:
     """Print one line for each shipped pair and epsilon."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--dataset", default=default_dataset())
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.05, 0.1])

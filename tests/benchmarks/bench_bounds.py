@@ -1,6 +1,6 @@
 """How wide and how dear the certificate is, against what auto_LiRPA gives by itself.
 
-Run ``python -m tests.benchmarks.bench_bounds [--dataset mnist] [--count 32] [--threads 2]``.
+Run ``python -m tests.benchmarks.bench_bounds [--dataset NAME] [--count 32] [--threads 2]``.
 Baselines: (A) CROWN with the softmax in the graph, (B) each network's margins alone with exact
 softmax.  Every ratio is against (A) in the same run; times are medians of three.
 """
@@ -21,6 +21,7 @@ from fkd.bounds import certificate_config, make_certificate
 from fkd.core.ball import Ball, Region
 from fkd.data import Split, load_split
 from fkd.models import list_models, load_model
+from tests.benchmarks import default_dataset
 from tests.benchmarks.baselines import margins_alone, softmax_in_graph
 
 
@@ -90,7 +91,7 @@ def first_right(teacher: nn.Module, student: nn.Module, split: Split, count: int
 def main() -> int:
     """Print one block for each shipped pair and epsilon."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--dataset", default=default_dataset())
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)

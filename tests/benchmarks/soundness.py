@@ -1,6 +1,6 @@
 """Every shipped pair, 500 examples, every radius of the grid: prints violations (there must be none).
 
-Run ``python -m tests.benchmarks.soundness [--dataset mnist] [--count 500] [--threads 2]``; exits 1 at the
+Run ``python -m tests.benchmarks.soundness [--dataset NAME] [--count 500] [--threads 2]``; exits 1 at the
 first contradiction.  The test suite spreads the radii over the examples; this crosses them.
 """
 
@@ -14,13 +14,14 @@ import torch
 
 from fkd.data import load_split
 from fkd.models import list_models, load_model
+from tests.benchmarks import default_dataset
 from tests.support.soundness import attack_and_certify, count_violations, spread_region
 
 
 def main() -> int:
     """Print one line for each pair and radius."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--dataset", default=default_dataset())
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.2])
