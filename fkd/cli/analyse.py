@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fkd.cli.options import QUIET, Option, config_values, options_of, parse, settings_text
-from fkd.cli.output import check_out, format_table, number, percent, say
+from fkd.cli.output import check_out, format_table, gap, percent, say
 from fkd.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -118,8 +118,14 @@ def _gaps(summary: Summary) -> list[dict[str, str]]:
         ),
     }
     return [
-        {"confidence gap": what, "mean": number(mean), "95 %": number(p95), "max": number(top)}
-        for what, (mean, p95, top) in rows.items()
+        {
+            "confidence gap": what,
+            **{
+                column: gap(value, is_bound=what == "certified bound")
+                for column, value in zip(("mean", "95 %", "max"), values, strict=True)
+            },
+        }
+        for what, values in rows.items()
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fkd.cli.analyse import DEVICE
 from fkd.cli.options import QUIET, Option, config_values, options_of, parse
-from fkd.cli.output import check_out, format_table, number, percent, say, write_whole
+from fkd.cli.output import bound, check_out, format_table, gap, percent, say, write_whole
 from fkd.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ _SHOWN = (
     ("agree", "agreement_clean", percent),
     ("certified", "agreement_certified", percent),
     ("disagree", "disagreement_found", percent),
-    ("gap found", "gap_attack_mean", number),
-    ("bound", "gap_certified_mean", number),
-    ("worst found", "gap_attack_max", number),
-    ("worst bound", "gap_certified_max", number),
+    ("gap found", "gap_attack_mean", gap),
+    ("bound", "gap_certified_mean", bound),
+    ("worst found", "gap_attack_max", gap),
+    ("worst bound", "gap_certified_max", bound),
 )
 
 

@@ -34,6 +34,20 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
+def gap(value: float | None, *, is_bound: bool = False) -> str:
+    """A confidence gap: one reached is rounded down, an upper bound is rounded up."""
+    from fkd.evaluation import bound_text, reached_text
+
+    if value is None or math.isnan(value):
+        return "-"
+    return bound_text(value) if is_bound else reached_text(value)
+
+
+def bound(value: float | None) -> str:
+    """An upper bound of a confidence gap, rounded up."""
+    return gap(value, is_bound=True)
+
+
 def percent(value: float | None) -> str:
     """A share in [0, 1] as a percentage."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.1f} %"

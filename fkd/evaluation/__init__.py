@@ -10,6 +10,7 @@ from fkd.evaluation.detail import (
     reproduce_snippet,
 )
 from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
+from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.store import (
     Analysis,
     AnalysisEntry,
@@ -32,6 +33,7 @@ __all__ = [
     "analyse",
     "analyse_and_compare",
     "attack_examples",
+    "bound_text",
     "certified_curve",
     "check_soundness",
     "compare",
@@ -42,6 +44,7 @@ __all__ = [
     "histogram",
     "list_analyses",
     "parse_analysis",
+    "reached_text",
     "reproduce_snippet",
     "save_analysis",
     "shipped_dir",

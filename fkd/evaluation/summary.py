@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
+from fkd.evaluation.rounding import bound_text, reached_text
 
 
 class Summary(Config):
@@ -86,8 +85,9 @@ def _verdict(figures: dict, agreeing: int, disagreeing: int) -> str:
         f"{'is' if undecided == 1 else 'are'} undecided."
     )
     second = (
-        f"A perturbation was found that drives their confidences {_floor(figures['gap_attack_mean'])} "
-        f"apart on average (worst example {_floor(figures['gap_attack_max'])})"
+        "A perturbation was found that drives their confidences "
+        f"{reached_text(figures['gap_attack_mean'])} apart on average "
+        f"(worst example {reached_text(figures['gap_attack_max'])})"
     )
     if figures["gap_certified_mean"] is None:
         return f"{first} {second}; no certificate is available for this pair."
@@ -96,19 +96,9 @@ def _verdict(figures: dict, agreeing: int, disagreeing: int) -> str:
     on_which = f"on the {count - missing} examples with a certificate, " if missing else ""
     return (
         f"{first} {second}; {on_which}no perturbation can exceed "
-        f"{_ceil(figures['gap_certified_mean'])} on average "
-        f"(worst example {_ceil(figures['gap_certified_max'])})."
+        f"{bound_text(figures['gap_certified_mean'])} on average "
+        f"(worst example {bound_text(figures['gap_certified_max'])})."
     )
-
-
-def _floor(value: float) -> str:
-    """Two decimals, rounded down: a value reached stays reached."""
-    return f"{math.floor(round(100 * value, 9)) / 100:.2f}"
-
-
-def _ceil(value: float) -> str:
-    """Two decimals, rounded up: a bound stays a bound."""
-    return f"{math.ceil(round(100 * value, 9)) / 100:.2f}"
 
 
 def certified_curve(table: pd.DataFrame, points: int = 201) -> pd.DataFrame:

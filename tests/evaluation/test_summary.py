@@ -7,10 +7,12 @@ import pytest
 from fkd.core.errors import ConfigError
 from fkd.evaluation import (
     analyse_and_compare,
+    bound_text,
     certified_curve,
     compare,
     histogram,
     parse_analysis,
+    reached_text,
     summarise,
 )
 from tests.support.pairs import save_digits_model
@@ -50,10 +52,28 @@ def test_the_figures_are_those_counted_by_hand(table):
 
 
 def test_a_missing_certificate_is_not_spoken_for(table):
-    assert "; on the 3 examples with a certificate, no perturbation can exceed 0.54" in (
+    assert "; on the 3 examples with a certificate, no perturbation can exceed 0.534" in (
         summarise(table).verdict
     )
     assert "; no perturbation can exceed" in summarise(table.iloc[:3]).verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "upper"),
+    [
+        (0.9996, "0.999", "1.000"),
+        (0.2964, "0.296", "0.297"),
+        (1.0, "1.000", "1.000"),
+        (0.0, "0.000", "0.000"),
+        (0.1 + 0.2, "0.300", "0.300"),
+        (1e-6, "0.000", "0.001"),
+    ],
+)
+def test_gaps_are_rounded_to_the_safe_side(table, value, lower, upper):
+    assert (reached_text(value), bound_text(value)) == (lower, upper)
+    verdict = summarise(table.assign(gap_attack=value, gap_certified=value)).verdict
+    assert f"{lower} apart on average (worst example {lower})" in verdict
+    assert f"exceed {upper} on average (worst example {upper})" in verdict
 
 
 def test_without_certificates_nothing_is_claimed(table):

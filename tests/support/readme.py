@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fkd.distillation import METHODS
-from fkd.evaluation import find_analysis, list_analyses, summarise
+from fkd.evaluation import bound_text, find_analysis, list_analyses, reached_text, summarise
 from fkd.models import list_models, read_card
 from fkd.records import column_documentation
 
@@ -84,7 +84,8 @@ def _pairs() -> list[str]:
                     assert analysis is not None, f"the table of {name} at {radius} is stale"
                     figures = summarise(analysis.table)
                     cells.append(
-                        f"{figures.gap_attack_mean:.3f} … {figures.gap_certified_mean:.3f}, "
+                        f"{reached_text(figures.gap_attack_mean)} … "
+                        f"{bound_text(figures.gap_certified_mean)}, "
                         f"{100 * figures.agreement_certified:.0f} % / "
                         f"{100 * figures.disagreement_found:.0f} %"
                     )
