@@ -162,8 +162,18 @@ def save_model(
     return load_folder(folder)
 
 
-def check_new_model(folder: Path, *, overwrite: bool = False) -> None:
+def check_new_model(
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    remedy: str = "choose another name or delete that one first",
+) -> None:
     """Whether a model may be written to ``folder``; ask before a long training, not after it.
+
+    Args:
+        folder: of the new model.
+        overwrite: whether a model there may be replaced.
+        remedy: what to do where the name is taken, for the error's sentence.
 
     Raises:
         ConfigError: the name is unusable, taken, or a shipped model's.
@@ -171,8 +181,7 @@ def check_new_model(folder: Path, *, overwrite: bool = False) -> None:
     check_name(folder.name)
     if folder.exists() and not overwrite:
         raise ConfigError(
-            f"There is already a model called '{folder.name}' in {folder.parent}; "
-            "choose another name or delete that one first."
+            f"There is already a model called '{folder.name}' in {folder.parent}; {remedy}."
         )
     is_users = folder.resolve().parent == models_dir().resolve()
     if is_users and (pretrained_dir() / folder.name / CARD_FILE).is_file():

@@ -63,7 +63,12 @@ def import_model(
     """
     path = Path(file).expanduser()
     folder = models_dir() / check_name(name)
-    check_new_model(folder, overwrite=overwrite)
+    check_new_model(
+        folder,
+        overwrite=overwrite,
+        remedy="choose another name, or replace that one with overwrite (on the command line: "
+        "--overwrite)",
+    )
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".onnx"):
         raise ConfigError(

@@ -83,7 +83,7 @@ def test_an_onnx_file_is_kept_as_one_verified_file(graph):
 
 def test_overwriting_must_be_asked_for(weights, graph):
     first = import_model(weights, name="mine", **FACTS, **MLP)
-    with pytest.raises(ConfigError, match="already a model called 'mine'"):
+    with pytest.raises(ConfigError, match=r"already a model called 'mine' .*--overwrite"):
         import_model(graph, name="mine", **{**FACTS, **ONNX})
     assert load_model("mine").model_hash == first.model_hash
     import_model(graph, name="mine", overwrite=True, **{**FACTS, **ONNX})
