@@ -161,8 +161,8 @@ def curve(choice: Choice, loaded: Loaded, index: int) -> pd.DataFrame:
 
 
 def reproduce(choice: Choice) -> str:
-    """The command line that computes this analysis."""
-    return evaluation.reproduce_snippet(choice.config())
+    """The command line that computes this analysis, one option per line."""
+    return evaluation.reproduce_snippet(choice.config(), lines=True)
 
 
 def check_names(choice: Choice) -> None:

@@ -188,8 +188,13 @@ def curve_columns() -> tuple[Column, ...]:
     return CURVE_COLUMNS
 
 
-def reproduce_snippet(config: AnalysisConfig) -> str:
-    """The command line that computes this analysis again: the same key on the same files."""
+def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
+    """The command line that computes this analysis again: the same key on the same files.
+
+    Args:
+        config: the analysis.
+        lines: one option per line, for where there is little room; a shell reads both the same.
+    """
     parts = [
         "python -m fkd analyse",
         f"--dataset {shlex.quote(config.dataset)}",
@@ -209,7 +214,8 @@ def reproduce_snippet(config: AnalysisConfig) -> str:
         settings = _settings_words(getattr(config, name))
         if settings:
             parts.append(f"--{name} {' '.join(settings)}")
-    return " ".join(parts) + " --out analysis.parquet"
+    parts.append("--out analysis.parquet")
+    return (" \\\n  " if lines else " ").join(parts)
 
 
 def _settings_words(settings: Config) -> list[str]:

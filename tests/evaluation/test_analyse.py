@@ -294,6 +294,10 @@ def test_the_snippet_names_every_choice(pair):
         "python -m fkd analyse --dataset digits --teacher big --student small"
     )
     assert "--epsilon 0.05 --count 24 --seed 0 --gap-class teacher" in snippet
+    in_lines = reproduce_snippet(_config(pair, gap_class="teacher"), lines=True)
+    assert shlex.split(in_lines.replace("\\\n", "")) == shlex.split(snippet)
+    assert all(line.startswith("  --") for line in in_lines.splitlines()[1:])
+    assert max(map(len, in_lines.splitlines())) < 40
 
 
 @pytest.mark.parametrize(
