@@ -50,6 +50,7 @@ from dashboard.backend.runs import (
     methods,
     recent_runs,
     resume_run,
+    run_label,
     run_log,
     start_analysis,
     start_training,
@@ -57,7 +58,7 @@ from dashboard.backend.runs import (
     training_history,
 )
 from fkd.core.errors import Cancelled, DataError, FkdError
-from fkd.evaluation import ExampleDetail, Summary
+from fkd.evaluation import ExampleDetail, Summary, bound_text, reached_text
 from fkd.runs import RunRecord
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "RunRecord",
     "Summary",
     "architectures",
+    "bound_text",
     "cancel_run",
     "card_differences",
     "cards",
@@ -100,9 +102,11 @@ __all__ = [
     "package_versions",
     "parse_epsilon",
     "radii",
+    "reached_text",
     "recent_runs",
     "reproduce",
     "resume_run",
+    "run_label",
     "run_log",
     "same_method_student",
     "start_analysis",

@@ -121,6 +121,14 @@ def run_log(run_id: str, lines: int = 50) -> str:
     return runs.run_log(run_id, lines)
 
 
+def run_label(record: RunRecord) -> str:
+    """A training run in words: its model, its state, and when it was asked for (local time)."""
+    words = [str(record.spec.get("name", record.title)), record.state]
+    if record.created is not None:
+        words.append(f"{record.created.astimezone():%d %b, %H:%M:%S}")
+    return " · ".join(words)
+
+
 def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
     """What a training reported, by step (column ``done``), and what of it to draw.
 
@@ -166,10 +174,11 @@ def _one_kind(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def free_name(dataset: str, method: str, architecture: str) -> str:
-    """A name for a new model that no model has yet."""
-    from fkd.models import list_models
+    """A name for a new model that no model has yet, nor one that a run is to make."""
+    from fkd.models import damaged_models, list_models
 
-    taken = {card.name for card in list_models()}
+    taken = {card.name for card in list_models()} | damaged_models().keys()
+    taken |= {str(record.spec.get("name")) for record in recent_runs("train")}
     stem = f"{dataset}-{method}-{architecture}".replace("_", "-")
     number = 1
     while f"{stem}-{number}" in taken:

@@ -7,7 +7,20 @@ from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.scatter import PAIRINGS, examples
-from dashboard.figures.theme import Chart, at_least, at_most, percent, pixels, rounded_up, toolbar
+from dashboard.figures.theme import (
+    Chart,
+    at_least,
+    at_most,
+    ball,
+    ball_in_pixels,
+    bound,
+    percent,
+    reached,
+    rounded,
+    styled,
+    toolbar,
+    unbroken,
+)
 from dashboard.figures.training import lines
 
 __all__ = [
@@ -16,6 +29,9 @@ __all__ = [
     "agreement",
     "at_least",
     "at_most",
+    "ball",
+    "ball_in_pixels",
+    "bound",
     "bracket",
     "brackets",
     "cumulative",
@@ -24,8 +40,10 @@ __all__ = [
     "histogram",
     "lines",
     "percent",
-    "pixels",
     "probabilities",
-    "rounded_up",
+    "reached",
+    "rounded",
+    "styled",
     "toolbar",
+    "unbroken",
 ]

@@ -43,7 +43,8 @@ def agreement(
                 insidetextanchor="middle",
                 textangle=0,
                 textfont={"color": "#10151c"},
-                hovertemplate=f"{name}: %{{x:.1%}}<extra>%{{y}}</extra>",
+                customdata=[theme.percent(v) for v in shares[column]],
+                hovertemplate=f"{name}: %{{customdata}}<extra>%{{y}}</extra>",
             )
         )
     theme.lay_out(
@@ -57,7 +58,7 @@ def agreement(
         # On a phone a label would shrink until it cannot be read.
         uniformtext={"minsize": 10, "mode": "hide"},
     )
-    figure.update_xaxes(tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1])
+    figure.update_xaxes(**theme.percent_axis())
     figure.update_yaxes(autorange="reversed", type="category")
     told = "; ".join(
         f"{label}: {theme.percent(row.agreement_certified)} certified, "

@@ -49,7 +49,8 @@ def bracket(frame: pd.DataFrame, *, primary: int | None = None, height: int = 33
             name="certified: never more",
             marker={"color": theme.CERTIFICATE, "symbol": "triangle-down", "size": 6},
             customdata=ordered.loc[bounded, "index"],
-            hovertemplate="Image %{customdata}: certified bound %{y:.3f}<extra></extra>",
+            text=[theme.at_most(gap) for gap in ordered.loc[bounded, "gap_certified"]],
+            hovertemplate="Image %{customdata}: certified %{text}<extra></extra>",
         )
     )
     figure.add_trace(
@@ -60,7 +61,8 @@ def bracket(frame: pd.DataFrame, *, primary: int | None = None, height: int = 33
             name="attack: reached",
             marker={"color": theme.ATTACK, "symbol": "circle", "size": 6},
             customdata=ordered["index"],
-            hovertemplate="Image %{customdata}: attack reached %{y:.3f}<extra></extra>",
+            text=[theme.reached(gap) for gap in ordered["gap_attack"]],
+            hovertemplate="Image %{customdata}: attack reached %{text}<extra></extra>",
         )
     )
     chosen = ordered.index[ordered["index"] == primary]

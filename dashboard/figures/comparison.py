@@ -34,10 +34,10 @@ def brackets(rows: pd.DataFrame, *, height: int | None = None) -> theme.Chart:
             hoverinfo="skip",
         )
     )
-    for column, name, colour, mark in (
-        ("gap_clean_mean", "clean", theme.NEUTRAL, "line-ns-open"),
-        ("gap_attack_mean", "attack", theme.ATTACK, "circle"),
-        ("gap_certified_mean", "certified", theme.CERTIFICATE, "triangle-left"),
+    for column, name, colour, mark, shown in (
+        ("gap_clean_mean", "clean", theme.NEUTRAL, "line-ns-open", theme.reached),
+        ("gap_attack_mean", "attack", theme.ATTACK, "circle", theme.reached),
+        ("gap_certified_mean", "certified", theme.CERTIFICATE, "triangle-left", theme.bound),
     ):
         figure.add_trace(
             go.Scatter(
@@ -51,7 +51,8 @@ def brackets(rows: pd.DataFrame, *, height: int | None = None) -> theme.Chart:
                     "size": 13,
                     "line": {"width": 2 if mark.endswith("open") else 0},
                 },
-                hovertemplate=f"%{{y}}<br>mean gap, {name}: %{{x:.3f}}<extra></extra>",
+                text=[shown(gap) for gap in rows[column]],
+                hovertemplate=f"%{{y}}<br>mean gap, {name}: %{{text}}<extra></extra>",
             )
         )
     theme.lay_out(
@@ -64,12 +65,8 @@ def brackets(rows: pd.DataFrame, *, height: int | None = None) -> theme.Chart:
     # Half a row of room above and below, as bars have it, so that charts side by side line up.
     figure.update_yaxes(range=(len(names) - 0.5, -0.5), type="category")
     told = "; ".join(
-        f"{row.student} {row.gap_attack_mean:.3f} to "
-        + (
-            "1 (no certificate)"
-            if pd.isna(row.gap_certified_mean)
-            else f"{row.gap_certified_mean:.3f}"
-        )
+        f"{row.student} {theme.reached(row.gap_attack_mean)} to "
+        f"{theme.bound(row.gap_certified_mean) or '1 (no certificate)'}"
         for row in rows.itertuples()
     )
     return theme.Chart(figure, f"Mean confidence gap, attack to certificate. {told}.")

@@ -29,7 +29,8 @@ def curve(
             name="certified",
             line={"color": theme.CERTIFICATE, "width": 2, "dash": "dash"},
             marker={"symbol": "triangle-down", "size": 8},
-            hovertemplate="ε = %{x:g}: certified bound %{y:.3f}<extra></extra>",
+            text=[theme.at_most(gap) for gap in ordered["gap_certified"]],
+            hovertemplate="ε = %{x:g}: certified %{text}<extra></extra>",
         )
     )
     figure.add_trace(
@@ -42,7 +43,8 @@ def curve(
             marker={"symbol": "circle", "size": 7},
             fill="tonexty",
             fillcolor=theme.BAND,
-            hovertemplate="ε = %{x:g}: attack reached %{y:.3f}<extra></extra>",
+            text=[theme.reached(gap) for gap in ordered["gap_attack"]],
+            hovertemplate="ε = %{x:g}: attack reached %{text}<extra></extra>",
         )
     )
     if epsilon is not None:

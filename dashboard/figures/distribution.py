@@ -67,7 +67,8 @@ def cumulative(shares: pd.DataFrame, *, height: int = 300) -> theme.Chart:
             mode="lines",
             name="proved to stay below",
             line={"color": theme.CERTIFICATE, "width": 2.5, "dash": "dash", "shape": "hv"},
-            hovertemplate="%{y:.0%} proved to stay at or below %{x:.3f}<extra></extra>",
+            text=[theme.percent(share) for share in shares["share_certified"]],
+            hovertemplate="%{text} proved to stay at or below %{x:.3f}<extra></extra>",
         )
     )
     figure.add_trace(
@@ -79,7 +80,8 @@ def cumulative(shares: pd.DataFrame, *, height: int = 300) -> theme.Chart:
             line={"color": theme.ATTACK, "width": 2.5, "shape": "hv"},
             fill="tonexty",
             fillcolor=theme.BAND,
-            hovertemplate="%{y:.0%} where no attack exceeded %{x:.3f}<extra></extra>",
+            text=[theme.percent(share) for share in shares["share_attack"]],
+            hovertemplate="%{text} where no attack exceeded %{x:.3f}<extra></extra>",
         )
     )
     theme.lay_out(
@@ -90,7 +92,7 @@ def cumulative(shares: pd.DataFrame, *, height: int = 300) -> theme.Chart:
         x_range=(-0.01, 1.01),
         y_range=(-0.02, 1.03),
     )
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(**theme.percent_axis())
     return theme.Chart(
         figure,
         "Share of images whose confidence gap stays at or below a level: proved by the certificate, "

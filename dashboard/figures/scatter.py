@@ -155,6 +155,6 @@ def _hover(row: object, classes: Sequence[str]) -> str:
     bound = "no certificate" if pd.isna(certified) else f"certified {theme.at_most(certified)}"
     return (
         f"<b>Image {row.index}</b>, label {named(row.label)}<br>"
-        f"gap clean {row.gap_clean:.3f}, attack {row.gap_attack:.3f}, {bound}<br>"
+        f"gap clean {theme.reached(row.gap_clean)}, attack {theme.reached(row.gap_attack)}, {bound}<br>"
         f"clean: teacher says {named(row.teacher_pred)}, student says {named(row.student_pred)}"
     )

@@ -8,11 +8,17 @@ theme; neutral marks use a grey that stands out on both.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import plotly.graph_objects as go
+
+from dashboard import backend
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 TEACHER = "#0072B2"
 STUDENT = "#D55E00"
@@ -125,26 +131,63 @@ def percent(share: float) -> str:
     return f"{number.removesuffix('.0')}{_NO_BREAK}%"
 
 
-def at_least(value: float) -> str:
-    """A lower bound to three decimals, rounded down so that it stays one."""
-    return f"≥{_NO_BREAK}{_rounded(value, ROUND_FLOOR)}"
+def reached(gap: float | None) -> str:
+    """A gap found, rounded down; empty where there is none."""
+    return "" if _is_missing(gap) else backend.reached_text(gap)
 
 
-def at_most(value: float) -> str:
-    """An upper bound to three decimals, rounded up so that it stays one."""
-    return f"≤{_NO_BREAK}{_rounded(value, ROUND_CEILING)}"
+def bound(gap: float | None) -> str:
+    """An upper bound of a gap, rounded up; empty where there is none."""
+    return "" if _is_missing(gap) else backend.bound_text(gap)
 
 
-def rounded_up(value: float) -> float:
-    """An upper bound as a number of three decimals, for tables; NaN where there is none."""
-    return value if math.isnan(value) else float(_rounded(value, ROUND_CEILING))
+def at_least(gap: float) -> str:
+    """A gap found, as what the truth is at least."""
+    return f"≥{_NO_BREAK}{reached(gap)}"
 
 
-def _rounded(value: float, direction: str) -> Decimal:
-    # Twelve digits first: a float just beside a decimal (0.3 as 0.30000000000000004) means it.
-    return Decimal(f"{value:.12f}").quantize(Decimal("0.001"), rounding=direction)
+def at_most(gap: float) -> str:
+    """An upper bound, as what the truth is at most."""
+    return f"≤{_NO_BREAK}{bound(gap)}"
 
 
-def pixels(epsilon: float) -> str:
-    """A radius with its size on the 0 to 255 scale: ``0.1 (25.5/255)``."""
-    return f"{epsilon:g} ({255.0 * epsilon:.3g}/255)"
+def rounded(gap: float, text: Callable[[float], str]) -> float:
+    """A gap as the number that ``text`` (`reached` or `bound`) shows; NaN where there is none."""
+    return float(text(gap) or "nan")
+
+
+def _is_missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def ball(epsilon: float) -> str:
+    """``ε = 0.1``, never broken across lines."""
+    return unbroken(f"ε = {epsilon:g}")
+
+
+def ball_in_pixels(epsilon: float) -> str:
+    """A radius with its size on the 0 to 255 scale: ``ε = 0.1 (25.5/255)``."""
+    return f"{ball(epsilon)} ({255.0 * epsilon:.3g}/255)"
+
+
+def unbroken(text: str) -> str:
+    """The text with every ``ε = …`` held together."""
+    return text.replace("ε = ", f"ε{_NO_BREAK}={_NO_BREAK}")
+
+
+def styled(table: pd.DataFrame, texts: Mapping[str, Callable[[Any], str] | None]) -> Styler:
+    """A table whose columns are written by ``texts`` and still sort as the numbers they are.
+
+    Args:
+        table: a few dozen rows, a style is slow.
+        texts: column to the text of one of its values; needed for every column of
+            fractions, which are else written with six digits.
+    """
+    written = {name: text for name, text in texts.items() if text is not None}
+    return table.style.format(written, na_rep="")
+
+
+def percent_axis() -> dict[str, Any]:
+    """Ticks of an axis of shares, written as `percent` writes them."""
+    ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
+    return {"tickvals": ticks, "ticktext": [percent(tick) for tick in ticks]}

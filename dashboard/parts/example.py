@@ -103,9 +103,9 @@ def _figures(row: pd.Series, classes: Sequence[str]) -> None:
         f"| confidence in **{compared}** | teacher | student | gap |\n"
         "|---|---:|---:|---:|\n"
         f"| at the image | {row['teacher_conf']:.3f} | {row['student_conf']:.3f} "
-        f"| {row['gap_clean']:.3f} |\n"
+        f"| {figures.reached(row['gap_clean'])} |\n"
         f"| at the witness | {row['teacher_conf_attack']:.3f} | {row['student_conf_attack']:.3f} "
-        f"| **{row['gap_attack']:.3f}** |\n"
+        f"| **{figures.reached(row['gap_attack'])}** |\n"
         f"| anywhere within ε | | | **{certified}** |\n"
     )
 

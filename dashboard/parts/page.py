@@ -28,7 +28,7 @@ def heading(title: str, choice: backend.Choice | None) -> object:
         st.markdown(
             f":blue-badge[:material/school: {choice.teacher}] "
             f":orange-badge[:material/person: {choice.student}] "
-            f":gray-badge[ε = {figures.pixels(choice.epsilon)}] "
+            f":gray-badge[{figures.ball_in_pixels(choice.epsilon)}] "
             f":gray-badge[{choice.dataset}, {choice.count} images]"
         )
     return slot
@@ -106,7 +106,7 @@ def not_analysed(choice: backend.Choice) -> None:
         st.subheader("Not analysed yet", anchor=False)
         st.markdown(
             f"Nothing is stored for **{choice.student}** against **{choice.teacher}** within "
-            f"ε = {figures.pixels(choice.epsilon)} on the first {choice.count} test images of "
+            f"{figures.ball_in_pixels(choice.epsilon)} on the first {choice.count} test images of "
             f"**{choice.dataset}**. An analysis attacks each image to find how far the two get apart, "
             "and certifies how far they can get at most; it takes seconds to minutes, and is kept."
         )
@@ -146,7 +146,7 @@ def _stored_instead(choice: backend.Choice) -> None:
         for other in others[:12]:
             by_teacher = ", teacher's class" if other.gap_class == "teacher" else ""
             st.button(
-                f"ε = {other.epsilon:g}, {other.count} images{by_teacher}",
+                f"{figures.ball(other.epsilon)}, {other.count} images{by_teacher}",
                 key=f"stored_{other.epsilon:g}_{other.count}_{other.gap_class}",
                 on_click=_take,
                 args=(other,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from dashboard import backend, state
+from dashboard import backend, figures, state
 
 TITLE = "About the numbers"
 ICON = ":material/menu_book:"
@@ -59,7 +59,7 @@ def render() -> None:
         left, right = st.columns(2, gap="large")
         with left:
             st.subheader("Glossary", anchor=False)
-            st.markdown(_GLOSSARY)
+            st.markdown(figures.unbroken(_GLOSSARY))
         with right:
             st.subheader("Limits", anchor=False)
             st.markdown(_LIMITS)
@@ -86,25 +86,28 @@ def _models_and_data() -> None:
     cards = backend.cards()
     if cards:
         st.dataframe(
-            pd.DataFrame(
-                [
-                    {
-                        "name": card.name,
-                        "role": card.role,
-                        "data set": card.dataset,
-                        "method": card.method,
-                        "architecture": card.architecture,
-                        "parameters": card.parameters,
-                        "trained at ε": card.epsilon,
-                        "teacher": card.teacher.name if card.teacher else None,
-                        "clean accuracy": card.metrics.get("clean_accuracy"),
-                    }
-                    for card in cards
-                ]
+            figures.styled(
+                pd.DataFrame(
+                    [
+                        {
+                            "name": card.name,
+                            "role": card.role,
+                            "data set": card.dataset,
+                            "method": card.method,
+                            "architecture": card.architecture,
+                            "parameters": card.parameters,
+                            "trained at ε": card.epsilon,
+                            "teacher": card.teacher.name if card.teacher else None,
+                            "clean accuracy": card.metrics.get("clean_accuracy"),
+                        }
+                        for card in cards
+                    ]
+                ),
+                {"clean accuracy": figures.percent, "trained at ε": "{:g}".format},
             ),
             hide_index=True,
+            placeholder="",
             column_config={
-                "clean accuracy": st.column_config.NumberColumn(format="percent"),
                 "parameters": st.column_config.NumberColumn(format="localized"),
             },
             alt="All models, shipped ones first",
@@ -130,6 +133,7 @@ def _models_and_data() -> None:
             ]
         ),
         hide_index=True,
+        placeholder="",
         alt="All data sets",
     )
 
@@ -154,7 +158,7 @@ def _installation() -> None:
     if choice is not None:
         st.subheader("Reproduce", anchor=False)
         st.caption("The command line that computes the present analysis.")
-        st.code(backend.reproduce(choice), language="bash", wrap_lines=True)
+        st.code(backend.reproduce(choice), language="bash", wrap_lines=False)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def render() -> None:
         st.subheader("Agreement by radius", anchor=False)
         radii = backend.radii(state.choice())
         parts.chart(
-            figures.agreement(radii, [f"ε = {value:g}" for value in radii["epsilon"]], height=320),
+            figures.agreement(
+                radii, [figures.ball(value) for value in radii["epsilon"]], height=320
+            ),
             "agreement",
         )
         st.subheader("Tightness", anchor=False)
@@ -60,10 +62,9 @@ def _numbers(summary: backend.Summary) -> None:
             ("Mean width left open", "bracket_mean"),
         ):
             value = getattr(summary, name)
-            if value is None:
-                shown = "—"
-            else:
-                shown = f"{value:.3f}" if name == "bracket_mean" else figures.at_most(value)
+            # A width is what bounds leave open, so it is rounded as they are.
+            text = figures.bound if name == "bracket_mean" else figures.at_most
+            shown = "—" if value is None else text(value)
             tip = f"{meanings[name]} A difference of two probabilities, from 0 to 1."
             st.metric(label, shown, help=tip, border=True)
 
@@ -77,13 +78,18 @@ def _table(loaded: backend.Loaded) -> None:
             hide_index=True,
             height=320,
             column_config={
-                name: st.column_config.Column(help=meanings.get(name)) for name in table.columns
+                # All digits: numbers are data here, and none is rounded to the wrong side.
+                name: st.column_config.NumberColumn(help=meanings.get(name), format="plain")
+                if pd.api.types.is_float_dtype(table[name])
+                else st.column_config.Column(help=meanings.get(name))
+                for name in table.columns
             },
+            placeholder="",
             alt="The whole analysis table, one row per image",
         )
         parts.downloads(pd.DataFrame(table), f"analysis-{loaded.key}", "analysis")
         st.markdown("**Reproduce**")
-        st.code(backend.reproduce(state.choice()), language="bash", wrap_lines=True)
+        st.code(backend.reproduce(state.choice()), language="bash", wrap_lines=False)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -87,13 +89,7 @@ def _results(table: pd.DataFrame) -> None:
         )
     meanings = backend.summary_meanings()
     config: dict = {
-        name: st.column_config.NumberColumn(
-            title,
-            help=meanings.get(name),
-            format="percent"
-            if name.endswith(("accuracy", "certified", "share", "found"))
-            else "%.3f",
-        )
+        name: st.column_config.NumberColumn(title, help=meanings.get(name))
         for name, title in _SHOWN.items()
         if name not in ("student", "method", "architecture", "parameters")
     }
@@ -101,19 +97,27 @@ def _results(table: pd.DataFrame) -> None:
         "weights", help="Number of trained weights.", format="localized"
     )
     st.dataframe(
-        ordered[list(_SHOWN)],
+        figures.styled(ordered[list(_SHOWN)], {name: _text(name) for name in _SHOWN}),
         hide_index=True,
+        placeholder="",
         column_config=config,
         alt="Figures of each student",
     )
     parts.downloads(ordered, "comparison", "comparison")
 
 
+def _text(name: str) -> Callable[[float], str] | None:
+    """How a figure of that column is written."""
+    if name.startswith("gap_"):
+        return figures.bound if "certified" in name else figures.reached
+    return figures.percent if name.endswith(("accuracy", "certified", "share", "found")) else None
+
+
 def _missing(choice: backend.Choice, missing: list[str]) -> None:
     info = backend.data_set(choice.dataset)
     with st.container(border=True):
         st.markdown(
-            f"**Not analysed yet** within ε = {choice.epsilon:g} on {choice.count} images: "
+            f"**Not analysed yet** within {figures.ball(choice.epsilon)} on {choice.count} images: "
             f"{', '.join(missing)}."
         )
         if info is not None and not info.is_available:

@@ -31,7 +31,7 @@ def render() -> None:
     _headline(loaded, len(found))
     parts.chart(
         figures.agreement(
-            pd.DataFrame([summary.model_dump()]), [f"ε = {summary.epsilon:g}"], height=160
+            pd.DataFrame([summary.model_dump()]), [figures.ball(summary.epsilon)], height=160
         ),
         "agreement",
     )
@@ -50,10 +50,13 @@ def _headline(loaded: backend.Loaded, found: int) -> None:
     )
     if found:
         st.markdown(
-            f"**A disagreement was found for {found} of {total} images** within ε = {epsilon:g}. {rest}"
+            f"**A disagreement was found for {found} of {total} images** "
+            f"within {figures.ball(epsilon)}. {rest}"
         )
     else:
-        st.markdown(f"**No disagreement found** on {total} images within ε = {epsilon:g}. {rest}")
+        st.markdown(
+            f"**No disagreement found** on {total} images within {figures.ball(epsilon)}. {rest}"
+        )
 
 
 def _are(count: int) -> str:
@@ -125,7 +128,7 @@ def _text_only(rows: pd.DataFrame) -> None:
             "student at the witness": [
                 parts.named(classes, v) for v in rows["student_pred_witness"]
             ],
-            "gap (attack)": rows["gap_attack"],
+            "gap (attack)": [figures.reached(gap) for gap in rows["gap_attack"]],
         }
     )
     st.dataframe(table, hide_index=True, alt="Images with a disagreement found")

@@ -94,8 +94,13 @@ def _table(ordered: pd.DataFrame, shown: str) -> None:
     table = ordered[list(_COLUMNS)].copy()
     table["label"] = [parts.named(classes, value) for value in table["label"]]
     table["state"] = table["state"].map(_SHOWN)
-    # Up to three decimals, so that an upper bound stays one (and is that of the panel).
-    table["gap_certified"] = [figures.rounded_up(value) for value in table["gap_certified"]]
+    # As the panel shows them: what was reached rounded down, an upper bound up.
+    for name, text in (
+        ("gap_attack", figures.reached),
+        ("gap_certified", figures.bound),
+        ("gap_clean", figures.reached),
+    ):
+        table[name] = [figures.rounded(value, text) for value in table[name]]
     chosen = ids.index(state.example()) if state.example() in ids else None
     key = f"gap_table_{loaded.key}_{shown}_{state.table_round()}"
 
@@ -127,6 +132,7 @@ def _table(ordered: pd.DataFrame, shown: str) -> None:
         selection_mode="single-row",
         selection_default=None if chosen is None else {"selection": {"rows": [chosen]}},
         hide_index=True,
+        placeholder="",
         height=470,
         column_config=config,
         alt="Images with their gaps, the largest gap found first; select a row to see the image",

@@ -34,7 +34,7 @@ def render() -> None:
     loaded = state.loaded()
     summary, meanings = loaded.summary, backend.summary_meanings()
     with st.container(border=True):
-        st.markdown(f"#### {summary.verdict}")
+        st.markdown(f"#### {figures.unbroken(summary.verdict)}")
         st.caption(
             f"Measured on the first {summary.count} test images. Teacher right on "
             f"{figures.percent(summary.teacher_accuracy)} of them, student on "
@@ -114,9 +114,9 @@ def _first_finding() -> None:
     st.subheader("Where they differ most", anchor=False)
     st.markdown(
         f"Image **{index}** shows **{parts.named(classes, row['label'])}**. Unperturbed, the teacher "
-        f"gives {compared} a probability of **{row['teacher_conf']:.2f}** and the student "
-        f"**{row['student_conf']:.2f}**. Within ε there is a point where it is "
-        f"**{row['teacher_conf_attack']:.2f}** and **{row['student_conf_attack']:.2f}**."
+        f"gives {compared} a probability of **{row['teacher_conf']:.3f}** and the student "
+        f"**{row['student_conf']:.3f}**. Within ε there is a point where it is "
+        f"**{row['teacher_conf_attack']:.3f}** and **{row['student_conf_attack']:.3f}**."
     )
     info = backend.data_set(choice.dataset)
     if info is not None and not info.is_available:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -117,6 +118,46 @@ def test_students_without_certificate_reach_one():
     assert list(chart.figure.data[0].x[:2]) == [0.2, 0.4]
     assert list(chart.figure.data[0].x[3:5]) == [0.3, 1.0]
     assert "b 0.300 to 1 (no certificate)" in chart.alt
+
+
+def test_a_gap_reads_the_same_in_every_hover_text():
+    """What was reached is rounded down and what bounds is rounded up, wherever one points."""
+    low, high = 0.9299, 0.9391
+    frame = FRAME.assign(gap_clean=low, gap_attack=low, gap_certified=high)
+    curve = pd.DataFrame({"epsilon": [0.1], "gap_attack": [low], "gap_certified": [high]})
+    students = pd.DataFrame(
+        {
+            "student": ["a"],
+            "gap_clean_mean": [low],
+            "gap_attack_mean": [low],
+            "gap_certified_mean": [high],
+        }
+    )
+    charts = [figures.bracket(frame), figures.curve(curve, index=3), figures.brackets(students)]
+    charts += [figures.examples(frame, pairing) for pairing in figures.PAIRINGS]
+    shown = set()
+    for chart in charts:
+        for trace in chart.figure.data:
+            for told in (trace.hovertemplate or "", *(trace.text or ())):
+                assert ":.3f" not in told
+                shown |= set(re.findall(r"0\.9\d+", told))
+    assert shown == {"0.929", "0.940"}
+    assert "a 0.929 to 0.940" in charts[2].alt
+    assert figures.rounded(low, figures.reached) == 0.929
+    assert np.isnan(figures.rounded(float("nan"), figures.bound))
+
+
+def test_a_styled_table_keeps_its_numbers_and_says_nothing_of_missing_ones():
+    table = pd.DataFrame({"name": ["a", "b"], "right": [0.982, None]})
+    styled = figures.styled(table, {"right": figures.percent, "name": None})
+    assert styled.data["right"].iloc[0] == 0.982
+    written = styled.to_html()
+    assert "98.2\u00a0%" in written and "nan" not in written and "None" not in written
+
+
+def test_a_ball_is_never_broken_across_lines():
+    assert " " not in figures.ball(0.05)
+    assert figures.unbroken("Within ε = 0.05, so") == "Within ε\u00a0=\u00a00.05, so"
 
 
 def test_pictures_are_the_pixels():

@@ -63,7 +63,7 @@ def test_the_analysis_of_a_replaced_model_is_shown_no_more(opened, pair):
     save_digits_model("tiny-teacher", "teacher", seed=5)
     session = opened(**pair).check()
     assert "Not analysed yet" in session.text
-    assert not [b for b in session.app.button if b.label.startswith("ε = ")]
+    assert not [b for b in session.app.button if b.label.startswith("ε\u00a0=\u00a0")]
     assert backend.default_pair("digits")[0] != "tiny-teacher"
 
 
@@ -79,7 +79,7 @@ def test_a_pair_without_analysis_gets_an_explanation_and_one_next_step(page, ope
             "Analyse 3 images"
         ]
         # What is stored of the pair is one click away, and draws.
-        stored = next(b for b in session.app.button if b.label.startswith("ε = 0.05"))
+        stored = next(b for b in session.app.button if b.label.startswith("ε\u00a0=\u00a00.05"))
         stored.click()
         session.rerun().check()
         assert "Not analysed yet" not in session.text

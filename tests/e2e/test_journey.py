@@ -159,7 +159,11 @@ def test_walk_select_share(address: str, browser: Browser, size: dict[str, int])
     expect(code).to_be_visible()
     link = code.locator("code").inner_text().strip()
     assert parse_qs(urlparse(link).query)["example"] == [str(chosen)]
-    pair = page.get_by_test_id("stMarkdownContainer").filter(has_text="ε =").first.inner_text()
+    pair = (
+        page.get_by_test_id("stMarkdownContainer")
+        .filter(has_text=re.compile(r"ε\s="))
+        .first.inner_text()
+    )
     picture = witness.get_attribute("src")
     first.close()
 
@@ -172,7 +176,9 @@ def test_walk_select_share(address: str, browser: Browser, size: dict[str, int])
     expect(again).to_be_visible()
     # Pictures are served under the hash of their content.
     assert Path(urlparse(again.get_attribute("src")).path) == Path(urlparse(picture).path)
-    badges = second.page.get_by_test_id("stMarkdownContainer").filter(has_text="ε =").first
+    badges = (
+        second.page.get_by_test_id("stMarkdownContainer").filter(has_text=re.compile(r"ε\s=")).first
+    )
     assert badges.inner_text() == pair
     second.close()
 
