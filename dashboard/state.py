@@ -7,7 +7,7 @@ link shows the same view wherever the defaults differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -73,6 +73,29 @@ def bound(key: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     st.session_state.setdefault(_DRAWN, {})[key] = names
     shown = {} if names is None else {"format_func": names.__getitem__}
     return {"key": key, "bind": "query-params", **shown}
+
+
+def addressed(key: str, known: Collection[str], default: str) -> dict[str, Any]:
+    """Arguments that tie a choice among changing options to the address by the option itself.
+
+    `bound` would put the option's shown name there, which must then never change.
+
+    Args:
+        key: of the widget, and its name in the address.
+        known: the options there are now; a choice that is none of them gives way to the default.
+        default: stays out of the address.
+    """
+    # A widget that is not drawn, on another page, is forgotten; the second entry is not.
+    kept = f"_kept_{key}"
+    wanted = st.session_state.get(key) or st.session_state.get(kept) or st.query_params.get(key)
+    value = wanted if wanted in known else default
+    st.session_state[key] = st.session_state[kept] = value
+    if value != default:
+        st.query_params[key] = value
+    elif key in st.query_params:
+        del st.query_params[key]
+    st.session_state.setdefault(_DRAWN, {})[key] = None
+    return {"key": key}
 
 
 def parameters(**changes: Any) -> dict[str, Any]:

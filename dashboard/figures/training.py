@@ -17,6 +17,7 @@ def lines(
     x: str,
     x_title: str,
     y_title: str,
+    x_range: tuple[float, float] | None = None,
     share: bool = False,
     height: int = 240,
 ) -> theme.Chart:
@@ -28,6 +29,7 @@ def lines(
         x: column of the x axis.
         x_title: its title.
         y_title: title of the y axis.
+        x_range: limits of the x axis; automatic if absent.
         share: whether values are shares in [0, 1].
         height: pixels.
     """
@@ -51,6 +53,7 @@ def lines(
         x=x_title,
         y=y_title,
         height=height,
+        x_range=x_range,
         y_range=(-0.02, 1.02) if share else None,
         # Keeps the reader's zoom while new points arrive.
         uirevision="live",

@@ -17,6 +17,8 @@ SECTION = "Models"
 ORDER = 60
 NEEDS = ()
 
+#: The name the form last proposed.
+_PROPOSED = "_proposed_name"
 _TASKS = {"student": "Distil a student", "teacher": "Train a teacher"}
 
 _EXPLANATION = """
@@ -89,11 +91,12 @@ def _new_run() -> None:
 
 def _form(role: str, dataset: str, teacher: str | None, method: str, architecture: str) -> None:
     fields = backend.training_fields(method, architecture)
+    key = f"run_name_{dataset}_{method}_{architecture}"
+    _propose(key, backend.free_name(dataset, method, architecture))
     with st.form("new_run", border=True):
         name = st.text_input(
             "Name of the new model",
-            value=backend.free_name(dataset, method, architecture),
-            key=f"run_name_{dataset}_{method}_{architecture}",
+            key=key,
             help="Letters, digits, dots, dashes and underscores; also its folder's name.",
         )
         values: dict[str, Any] = {}
@@ -129,8 +132,17 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
                 }
             )
             st.session_state["watched_run"] = run_id
+            # The next run needs another name, whoever chose this one.
+            st.session_state[_PROPOSED] = name
             st.toast(f"Started {name}; its progress is under Runs.", icon=":material/play_arrow:")
             st.rerun()
+
+
+def _propose(key: str, name: str) -> None:
+    """Put a free name into the box of that key, unless somebody typed one."""
+    if st.session_state.get(key) in (None, st.session_state.get(_PROPOSED)):
+        st.session_state[key] = name
+    st.session_state[_PROPOSED] = name
 
 
 # ---------------------------------------------------------------- watching
@@ -138,7 +150,7 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
 
 def _runs() -> None:
     st.subheader("Runs", anchor=False)
-    records = backend.recent_runs()
+    records = backend.recent_runs("train")
     if not records:
         with st.container(border=True):
             st.markdown(
@@ -153,8 +165,9 @@ def _runs() -> None:
     chosen = st.selectbox(
         "Run",
         list(by_id),
+        format_func=lambda run_id: backend.run_label(by_id[run_id]),
         label_visibility="collapsed",
-        **state.bound("run"),
+        **state.addressed("run", by_id, records[0].id),
     )
     record = by_id[chosen]
     with st.container(border=True):
@@ -176,10 +189,9 @@ def _live(run_id: str) -> None:
 
 def _details(record: backend.RunRecord) -> None:
     parts.run_card(record)
-    if record.kind == "train":
-        _curves(record.id)
-        if record.state == "done" and record.result:
-            _finished(record)
+    _curves(record.id)
+    if record.state == "done" and record.result:
+        _finished(record)
     with st.expander("Log", icon=":material/terminal:"):
         log = backend.run_log(record.id)
         st.code(log or "Nothing written yet.", language=None, height=220)
@@ -189,9 +201,15 @@ def _details(record: backend.RunRecord) -> None:
 
 def _curves(run_id: str) -> None:
     history, shares, losses = backend.training_history(run_id)
+    if not (losses or shares):
+        return
+    # The same steps in both charts, so that they can be read one below the other.
+    steps = (0.0, float(history["done"].max()))
     if losses:
         parts.chart(
-            figures.lines(history, losses, x="done", x_title="training step", y_title="loss"),
+            figures.lines(
+                history, losses, x="done", x_title="training step", y_title="loss", x_range=steps
+            ),
             "losses",
         )
     if shares:
@@ -202,6 +220,7 @@ def _curves(run_id: str) -> None:
                 x="done",
                 x_title="training step",
                 y_title="share or gap (0 to 1)",
+                x_range=steps,
                 share=True,
             ),
             "accuracies",
@@ -247,15 +266,16 @@ def _models() -> None:
         ]
     )
     st.dataframe(
-        table,
+        figures.styled(table, {"right": figures.percent}),
         hide_index=True,
+        placeholder="",
         column_config={
             "name": st.column_config.TextColumn(width="medium"),
             "parameters": st.column_config.NumberColumn(
                 format="localized", help="Number of trained weights."
             ),
             "right": st.column_config.NumberColumn(
-                format="percent", help="Share of unperturbed test images classified right."
+                help="Share of unperturbed test images classified right."
             ),
         },
         alt=f"Models on {dataset}, teachers first",
@@ -282,7 +302,7 @@ def _list(records: list[backend.RunRecord]) -> None:
             "run": st.column_config.TextColumn(width=235),
             "asked": st.column_config.DatetimeColumn(format="distance"),
         },
-        alt="All runs, newest first",
+        alt="All training runs, newest first",
     )
 
 

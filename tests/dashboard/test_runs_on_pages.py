@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
@@ -54,7 +56,10 @@ def standing(monkeypatch):
 
     def stand(*records: RunRecord) -> None:
         known = {entry.id: entry for entry in records}
-        monkeypatch.setattr("fkd.runs.list_runs", lambda *_: list(records))
+        monkeypatch.setattr(
+            "fkd.runs.list_runs",
+            lambda limit=50, kind=None: [r for r in records if kind in (None, r.kind)],
+        )
         monkeypatch.setattr("fkd.runs.get_run", known.__getitem__)
         monkeypatch.setattr("fkd.runs.run_history", lambda _: pd.DataFrame())
         monkeypatch.setattr("fkd.runs.run_log", lambda *_: "the log's last line")
@@ -136,6 +141,66 @@ def test_each_state_has_its_words_and_buttons(state, opened, pair, asked, standi
             next(b for b in session.app.button if b.label == label).click()
             session.rerun().check()
             assert asked == [(call, f"train-{state}")]
+
+
+def test_runs_are_chosen_by_words_and_addressed_by_id(opened, pair, standing):
+    standing(
+        record("running", kind="analyse"),
+        record("done", result="tiny-student", spec={"name": "first", "dataset": "digits"}),
+        record("failed", spec={"name": "second", "dataset": "digits"}),
+    )
+    session = opened("distil", **pair).check()
+    box = session.app.selectbox(key="run")
+    # Analyses are where their results are missed, not here.
+    assert [label.split(" · ")[:2] for label in box.options] == [
+        ["first", "done"],
+        ["second", "failed"],
+    ]
+    assert "run" not in session.app.query_params
+    box.select("train-failed")
+    session.rerun().check()
+    assert session.app.query_params["run"] == "train-failed"
+    link = next(code.value for code in session.app.code if "dataset=" in code.value)
+    assert parse_qs(urlsplit(link).query)["run"] == ["train-failed"]
+    again = opened("distil", **pair, run="train-failed").check()
+    assert again.app.selectbox(key="run").value == "train-failed"
+    gone = opened("distil", **pair, run="train-gone").check()
+    assert gone.app.selectbox(key="run").value == "train-done"
+
+
+def test_after_a_start_another_name_is_proposed(opened, pair, asked, standing, monkeypatch):
+    def name(session):
+        return next(box for box in session.app.text_input if box.label == "Name of the new model")
+
+    standing()
+    session = opened("distil", **pair).check()
+    first = name(session).value
+    name(session).set_value("mine")
+    next(b for b in session.app.button if b.label == "Distil a student").click()
+    standing(record("queued", spec={"name": first, "dataset": "digits"}))
+    session.rerun().check()
+    assert asked[0][1]["name"] == "mine"
+    # Neither what was typed nor what a run is making.
+    assert name(session).value not in ("mine", first)
+
+
+def test_both_charts_of_a_training_start_at_its_first_step(opened, pair, standing, monkeypatch):
+    standing(record("cancelled"))
+    history = pd.DataFrame(
+        {
+            "stage": "training",
+            "done": [5, 10, 20, 20],
+            "loss": [3.0, 2.0, 1.0, None],
+            "clean_accuracy": [None, None, None, 0.9],
+        }
+    )
+    monkeypatch.setattr("fkd.runs.run_history", lambda _: history)
+    session = opened("distil", **pair).check()
+    ranges = [
+        json.loads(chart.proto.spec)["layout"]["xaxis"]["range"]
+        for chart in session.app.get("plotly_chart")
+    ]
+    assert ranges == [[0.0, 20.0], [0.0, 20.0]]
 
 
 def test_a_finished_student_can_be_chosen(opened, pair, standing):
