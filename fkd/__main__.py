@@ -8,6 +8,8 @@ import sys
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from fkd.cli import main
+from fkd.core.memory import keep_freed_memory
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

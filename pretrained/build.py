@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT.parent))
 
 from fkd.core.errors import FkdError  # noqa: E402
+from fkd.core.memory import keep_freed_memory  # noqa: E402
 from fkd.core.progress import Progress  # noqa: E402
 from fkd.data import get_data_set  # noqa: E402
 from fkd.distillation import TrainSpec, train_model  # noqa: E402
@@ -42,13 +43,6 @@ from fkd.models import read_card  # noqa: E402
 
 LOG = logging.getLogger("build")
 
-#: Trainings allocate and free the same large blocks over and over; returning them to the system each
-#: time costs half the speed (glibc; other systems ignore these names).
-FAST_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
 #: Waiting threads sleep, so that trainings side by side do not slow each other down.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -184,7 +178,7 @@ def train_side_by_side(specs: list[TrainSpec], jobs: int) -> None:
                 spec = waiting.pop(0)
                 running[spec.name] = subprocess.Popen(
                     [sys.executable, str(ROOT / "build.py"), "--only", spec.name],
-                    env={**os.environ, **FAST_MEMORY, **ONE_THREAD},
+                    env={**os.environ, **ONE_THREAD},
                 )
             for name, process in list(running.items()):
                 if process.poll() is not None:
@@ -237,6 +231,7 @@ def make_tables(specs: list[TrainSpec]) -> None:
 
 def main() -> None:
     """Read the command line and build."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--dataset", choices=["digits", "mnist"], help="default: both")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="these models only")

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from fkd.core.memory import keep_freed_memory
+
 # Captured before any test moves it: tests on real data are skipped where there is none.
 REAL_DATA_DIR = os.environ.get("FKD_DATA_DIR", "").strip()
 
 torch.set_num_threads(2)
+keep_freed_memory()
 
 
 @pytest.fixture(autouse=True)

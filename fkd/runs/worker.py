@@ -10,6 +10,7 @@ import sys
 import time
 
 from fkd.core.errors import Cancelled, FkdError
+from fkd.core.memory import keep_freed_memory
 from fkd.runs import _process
 from fkd.runs._sentences import error_sentence
 from fkd.runs.kind import KINDS
@@ -26,6 +27,7 @@ _FINISH_TRIES = 5
 def main(run_id: str) -> int:
     """Do one run from claim to ending; the exit code is 0 when it is done or was cancelled."""
     faulthandler.enable()
+    keep_freed_memory()
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,

@@ -11,7 +11,9 @@ from torch import nn
 from fkd.attacks import PairAttackResult, attack_config, make_attack
 from fkd.bounds import CertificateResult, certificate_config, make_certificate
 from fkd.core.ball import Region
-from fkd.data import Split
+from fkd.core.paths import pretrained_dir
+from fkd.data import Split, load_split
+from fkd.models import list_models, load_model, read_card
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,31 @@ def count_violations(attacked: PairAttackResult, certified: CertificateResult) -
         agreement_violations=int((attacked.disagrees & certified.agrees).sum()),
         largest_excess=float(excess.max()),
     )
+
+
+def students_of(teacher: str) -> list[str]:
+    """Names of the shipped students of a shipped teacher."""
+    model_hash = read_card(teacher).model_hash
+    return [
+        card.name
+        for card in list_models(dataset=read_card(teacher).dataset, role="student")
+        if card.teacher is not None
+        and card.teacher.model_hash == model_hash
+        and (pretrained_dir() / card.name).is_dir()
+    ]
+
+
+def check_shipped_pair(
+    dataset: str, teacher: str, student: str, epsilons: Sequence[float] = (0.02, 0.05, 0.1, 0.2)
+) -> None:
+    """Assert that 500 examples, radii taking turns, hold no contradiction and no useless bound."""
+    split = load_split(dataset, "test")
+    region = spread_region(split, 500, epsilons)
+    attacked, certified = attack_and_certify(
+        load_model(teacher).network, load_model(student).network, region, split.labels[:500]
+    )
+    count = count_violations(attacked, certified)
+    assert count.examples == 500
+    assert (count.gap_violations, count.agreement_violations) == (0, 0), count
+    # A certificate of 1 everywhere would be sound and useless.
+    assert certified.gap[region.radius < 0.03].mean() < 0.6
