@@ -29,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         *options_of(AnalysisConfig),
         Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
         DEVICE,
+        Option("fresh", bool, "Compute anew even where an answer is stored.", False),
         Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
         QUIET,
     ]
@@ -38,7 +39,9 @@ def run(arguments: Sequence[str]) -> int:
         return _start(config.model_dump(mode="json"), values)
     out = check_out(values["out"], [".parquet"]) if "out" in values else None
     with ProgressBar(quiet=values["quiet"]) as progress:
-        analysis = analyse(config, device=values["device"], progress=progress)
+        analysis = analyse(
+            config, device=values["device"], progress=progress, fresh=values["fresh"]
+        )
     if out is not None:
         analysis.write(out)
     say(describe(analysis, out))
@@ -49,9 +52,9 @@ def _start(spec: dict, values: dict) -> int:
     from fkd.core.errors import ConfigError
     from fkd.runs import start_run
 
-    if "out" in values or values["device"] != "auto":
+    if "out" in values or values["fresh"] or values["device"] != "auto":
         raise ConfigError(
-            "--background stores the result by itself and chooses the device; leave --out and "
+            "--background stores the result by itself and chooses the device; leave --out, --fresh and "
             "--device out, and run the same command without --background once it is done."
         )
     say(start_run("analyse", spec))
@@ -88,6 +91,8 @@ def describe(analysis: Analysis, out: Path | None) -> str:
         parts.append(f"Table: {out}")
         if analysis.witnesses:
             parts.append(f"Witnesses: {witness_path(out)}")
+        else:
+            parts.append("Witnesses: none come with this table; --fresh computes it with them.")
     return "\n".join(parts)
 
 

@@ -65,6 +65,9 @@ class Analysis:
         # The table comes last: where it is, its witnesses are.
         if self.witnesses:
             write_tensors(witness_path(path), self.witnesses, {"key": self.key})
+        else:
+            # Another table's, which this one replaces.
+            witness_path(path).unlink(missing_ok=True)
         write_table(path, self.table, self.metadata)
 
     def gap_witness(self, row: int) -> np.ndarray | None:

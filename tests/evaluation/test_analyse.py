@@ -1,5 +1,6 @@
 """An analysis from end to end on digits: columns, keys, storage, cancellation, bad input."""
 
+import dataclasses
 import shlex
 
 import numpy as np
@@ -22,6 +23,7 @@ from fkd.evaluation import (
     list_analyses,
     parse_analysis,
     reproduce_snippet,
+    save_analysis,
     witness_path,
 )
 from fkd.models import load_model
@@ -152,6 +154,22 @@ def test_writing_to_a_file_puts_witnesses_beside(pair, tmp_path):
     assert witness_path(target).is_file()
     with pytest.raises(StoreError, match=r"name the file \.parquet"):
         analysis.write(tmp_path / "table.csv")
+
+
+def test_a_fresh_analysis_replaces_one_without_witnesses(pair, tmp_path):
+    first = analyse(_config(pair))
+    bare = dataclasses.replace(first, witnesses={})
+    save_analysis(bare)
+    assert not analyse(_config(pair)).witnesses
+    again = analyse(_config(pair), fresh=True)
+    np.testing.assert_array_equal(again.witnesses["gap_witness"], first.witnesses["gap_witness"])
+    assert find_analysis(_config(pair)).witnesses
+    # A table without witnesses must not be left beside another table's.
+    out = tmp_path / "table.parquet"
+    again.write(out)
+    assert witness_path(out).is_file()
+    bare.write(out)
+    assert out.is_file() and not witness_path(out).exists()
 
 
 def test_the_same_network_twice_has_no_gap_and_no_disagreement(pair):
