@@ -31,7 +31,7 @@ def plain_pgd(
     steps = 40
     restarts = max(1, evaluations // (2 * steps))
     best = torch.zeros(len(region))
-    wide = region.radius[:, None, None, None]
+    wide = region.radius.to(region.images.dtype)[:, None, None, None]
     for restart in range(restarts):
         for direction in (1.0, -1.0):
             noise = uniform_noise(
