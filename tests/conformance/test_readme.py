@@ -73,3 +73,14 @@ def test_the_python_example_is_answered_at_once():
     assert isinstance(names["config"], AnalysisConfig)
     assert names["analysis"].key in {entry.key for entry in list_analyses() if entry.is_shipped}
     assert summarise(names["analysis"].table).count == 200
+
+
+def test_every_environment_variable_is_explained():
+    root = README.parent
+    used = set()
+    for folder in ("fkd", "dashboard"):
+        for path in (root / folder).rglob("*.py"):
+            used |= set(re.findall(r"FKD_[A-Z]+(?:_[A-Z]+)*", path.read_text(encoding="utf-8")))
+    assert used
+    explained = set(re.findall(r"^\| `(FKD_[A-Z_]+)` \|", TEXT, re.MULTILINE))
+    assert used == explained
