@@ -262,6 +262,7 @@ def test_faithful(case, relaxation, gap_class, penalty):
         epsilon=0.06,
         kappa=1.7,
         temperature=2.0,
+        attack_weight=0.0,
         relaxation=relaxation,
         gap_class=gap_class,
         penalty=penalty,
@@ -313,8 +314,9 @@ def joint_gradient(np_teacher, np_student):
 
 def test_faithful_with_an_attack_from_below(case):
     teacher, student, batch, np_teacher, np_student, x = case
-    config = {"epsilon": 0.1, "warm_up": 0.2, "ramp": 0.6, "ramp_shape": "linear"}
-    method = make_method("faithful", kappa=0.0, attack_weight=2.0, attack_steps=4, **config)
+    ball = {"epsilon": 0.1, "warm_up": 0.2, "ramp": 0.6, "ramp_shape": "linear"}
+    weights = {"temperature": 4.0, "kappa": 0.0, "attack_weight": 2.0}
+    method = make_method("faithful", attack_steps=4, **ball, **weights)
     # Half way up the ramp: half the radius and half the weight.
     parts = method.loss(batch, teacher, student, Clock(step=5, epoch=0, total_steps=10))
     attacked = reference.pgd(
