@@ -11,9 +11,7 @@ import streamlit as st
 from dashboard.backend.catalogue import choice_of, is_current
 from dashboard.backend.choice import Choice
 from fkd import evaluation
-from fkd.core.errors import ConfigError
 from fkd.evaluation import Analysis, ExampleDetail, Summary
-from fkd.models import read_card
 
 #: The three states of an example, which always add up to all of them.
 STATE_NAMES = {
@@ -163,15 +161,3 @@ def curve(choice: Choice, loaded: Loaded, index: int) -> pd.DataFrame:
 def reproduce(choice: Choice) -> str:
     """The command line that computes this analysis, one option per line."""
     return evaluation.reproduce_snippet(choice.config(), lines=True)
-
-
-def check_names(choice: Choice) -> None:
-    """Refuse models that are not there.
-
-    Raises:
-        ConfigError: with the nearest name.
-    """
-    for name in (choice.teacher, choice.student):
-        if not name:
-            raise ConfigError("Choose a teacher and a student; this data set has none yet.")
-        read_card(name)

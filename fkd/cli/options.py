@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Sequence
@@ -303,13 +302,3 @@ def _value(name: str, field: FieldInfo, given: Any) -> Any:
     if _is_list(core):
         return [fraction(part) for word in given for part in word.split(",") if part]
     return fraction(given) if core is float and isinstance(given, str) else given
-
-
-def wants_help(arguments: Sequence[str]) -> bool:
-    """Whether the first word asks for help."""
-    return bool(arguments) and arguments[0] in ("-h", "--help")
-
-
-def is_terminal() -> bool:
-    """Whether a person reads stdout."""
-    return sys.stdout.isatty()

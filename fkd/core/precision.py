@@ -31,8 +31,3 @@ def logits_of(network: nn.Module, images: Tensor, *, rows: int = 2048) -> Tensor
             f"for {len(images)} images; export it so that its output is (batch, classes)."
         )
     return logits
-
-
-def predictions_and_confidences(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted classes (N,) and softmax probabilities (N, K)."""
-    return logits.argmax(1), torch.softmax(logits, dim=1)

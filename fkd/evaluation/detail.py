@@ -24,7 +24,7 @@ from fkd.core.progress import ProgressCallback
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
 from fkd.evaluation.store import find_analysis
-from fkd.records import Column, read_table, write_table
+from fkd.records import read_table, write_table
 from fkd.records.schemas import CURVE_COLUMNS
 
 #: Shares of the analysis's epsilon where the curve is drawn, and beyond it.
@@ -181,11 +181,6 @@ def gap_curve(
     table["gap_certified"] = table.gap_certified[::-1].cummin()[::-1]
     write_table(path, table, {"key": key, "index": index}, columns=CURVE_COLUMNS)
     return table
-
-
-def curve_columns() -> tuple[Column, ...]:
-    """Documented columns of `gap_curve`."""
-    return CURVE_COLUMNS
 
 
 def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:

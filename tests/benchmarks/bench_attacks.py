@@ -7,7 +7,6 @@ starts, both directions, with as many gradient evaluations.  Ratios are against 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -19,8 +18,7 @@ from fkd.attacks.objectives import confidence
 from fkd.core.ball import Ball, Region
 from fkd.core.seeding import uniform_noise
 from fkd.data import load_split
-from fkd.models import list_models, load_model
-from tests.benchmarks import default_dataset
+from tests.benchmarks import benchmark_parser, taught_pairs
 from tests.benchmarks.bench_bounds import first_right
 
 
@@ -49,11 +47,7 @@ def plain_pgd(
 
 def main() -> int:
     """Print one line for each shipped pair and epsilon."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default=default_dataset())
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.05, 0.1])
+    parser = benchmark_parser(__doc__, count=100, epsilons=(0.05, 0.1))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     split = load_split(options.dataset, "test")
@@ -61,10 +55,7 @@ def main() -> int:
         f"{'student':34} {'eps':>5} {'plain':>7} {'fkd':>7} {'gap/plain':>9} {'at least':>8} "
         f"{'s/plain s':>9} {'gradients/s':>11}"
     )
-    for card in list_models(dataset=options.dataset, role="student"):
-        if card.teacher is None:
-            continue
-        teacher, student = load_model(card.teacher.name).network, load_model(card.name).network
+    for name, teacher, student in taught_pairs(options.dataset):
         ids = first_right(teacher, student, split, options.count)
         images, labels = split.take(ids)
         for epsilon in options.epsilons:
@@ -76,7 +67,7 @@ def main() -> int:
             plain = plain_pgd(teacher, student, region, labels, found.gradient_evaluations)
             theirs = time.perf_counter() - started
             print(
-                f"{card.name:34} {epsilon:5.2f} {plain.mean():7.4f} {found.gap.mean():7.4f} "
+                f"{name:34} {epsilon:5.2f} {plain.mean():7.4f} {found.gap.mean():7.4f} "
                 f"{found.gap.mean() / plain.mean():9.3f} "
                 f"{(found.gap >= plain - 1e-4).double().mean():8.3f} {ours / theirs:9.2f} "
                 f"{len(ids) * found.gradient_evaluations / ours:11.0f}",

@@ -7,7 +7,6 @@ softmax.  Every ratio is against (A) in the same run; times are medians of three
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,8 +19,7 @@ from fkd.attacks import attack_config, make_attack
 from fkd.bounds import certificate_config, make_certificate
 from fkd.core.ball import Ball, Region
 from fkd.data import Split, load_split
-from fkd.models import list_models, load_model
-from tests.benchmarks import default_dataset
+from tests.benchmarks import benchmark_parser, taught_pairs
 from tests.benchmarks.baselines import margins_alone, softmax_in_graph
 
 
@@ -90,12 +88,8 @@ def first_right(teacher: nn.Module, student: nn.Module, split: Split, count: int
 
 def main() -> int:
     """Print one block for each shipped pair and epsilon."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default=default_dataset())
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = benchmark_parser(__doc__, count=32, epsilons=(0.02, 0.05, 0.1))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     split = load_split(options.dataset, "test")
@@ -103,17 +97,12 @@ def main() -> int:
     print(
         f"{'student':34} {'eps':>5} {'method':10} {'gap':>7} {'width/A':>8} {'s/A s':>7} {'ms/ex':>7}"
     )
-    for card in list_models(dataset=options.dataset, role="student"):
-        if card.teacher is None:
-            continue
-        teacher, student = load_model(card.teacher.name).network, load_model(card.name).network
+    for name, teacher, student in taught_pairs(options.dataset):
         ids = first_right(teacher, student, split, options.count)
         images, labels = split.take(ids)
         for epsilon in options.epsilons:
             region = Ball(epsilon=epsilon).region(images, ids)
-            if not _print_pair(
-                card.name, epsilon, (teacher, student, region, labels), options.repeats
-            ):
+            if not _print_pair(name, epsilon, (teacher, student, region, labels), options.repeats):
                 return 1
     return 0
 

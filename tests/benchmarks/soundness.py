@@ -6,25 +6,19 @@ first contradiction.  The test suite spreads the radii over the examples; this c
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
 import torch
 
 from fkd.data import load_split
-from fkd.models import list_models, load_model
-from tests.benchmarks import default_dataset
+from tests.benchmarks import benchmark_parser, taught_pairs
 from tests.support.soundness import attack_and_certify, count_violations, spread_region
 
 
 def main() -> int:
     """Print one line for each pair and radius."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", default=default_dataset())
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[0.02, 0.05, 0.1, 0.2])
+    parser = benchmark_parser(__doc__, count=500, epsilons=(0.02, 0.05, 0.1, 0.2))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     split = load_split(options.dataset, "test")
@@ -33,10 +27,7 @@ def main() -> int:
         f"{'student':34} {'eps':>5} {'n':>4} {'attack':>7} {'certified':>9} {'agree':>6} "
         f"{'disagree':>8} {'violations':>10} {'max excess':>11} {'s':>6}"
     )
-    for card in list_models(dataset=options.dataset, role="student"):
-        if card.teacher is None:
-            continue
-        teacher, student = load_model(card.teacher.name).network, load_model(card.name).network
+    for name, teacher, student in taught_pairs(options.dataset):
         for epsilon in options.epsilons:
             started = time.perf_counter()
             region = spread_region(split, options.count, [epsilon])
@@ -46,7 +37,7 @@ def main() -> int:
             violations = count.gap_violations + count.agreement_violations
             total += violations
             print(
-                f"{card.name:34} {epsilon:5.2f} {count.examples:4d} {attacked.gap.mean():7.4f} "
+                f"{name:34} {epsilon:5.2f} {count.examples:4d} {attacked.gap.mean():7.4f} "
                 f"{certified.gap.mean():9.4f} {certified.agrees.double().mean():6.3f} "
                 f"{attacked.disagrees.double().mean():8.3f} {violations:10d} "
                 f"{count.largest_excess:11.2e} {time.perf_counter() - started:6.1f}",

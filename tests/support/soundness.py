@@ -79,5 +79,7 @@ def check_shipped_pair(
     count = count_violations(attacked, certified)
     assert count.examples == 500
     assert (count.gap_violations, count.agreement_violations) == (0, 0), count
-    # A certificate of 1 everywhere would be sound and useless.
-    assert certified.gap[region.radius < 0.03].mean() < 0.6
+    small = region.radius < 0.03
+    if small.any():
+        # A certificate of 1 everywhere would be sound and useless.
+        assert certified.gap[small].mean() < 0.6
