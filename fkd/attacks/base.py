@@ -1,7 +1,7 @@
 """The frame of every attack on a pair: branches, projection, best-so-far, and the final re-check.
 
 A subclass only proposes the next points.  This module stacks all branches (goals and restarts) of all
-examples into one batch, keeps every proposal inside the box, looks at *every* point visited (each
+examples into one batch, keeps every proposal inside the ball, looks at *every* point visited (each
 costs a forward pass anyway) for the largest gap and for a disagreement, and measures the winners once
 more in float64, so that what is reported is what the networks say at the stored witness.
 """
@@ -128,7 +128,7 @@ class _Best:
 
 
 class PairAttack(ABC):
-    """Searches the boxes for the largest confidence gap and for a disagreement."""
+    """Searches the balls for the largest confidence gap and for a disagreement."""
 
     name: ClassVar[str]
     Config: ClassVar[type[PairAttackConfig]] = PairAttackConfig
@@ -169,7 +169,7 @@ class PairAttack(ABC):
         Args:
             teacher: images (N, C, H, W) to logits (N, K), in eval mode.
             student: the same.
-            region: the boxes.
+            region: the balls.
             classes: int64 (N,), the class whose confidences are compared.
             seed: chooses the random starts, together with the example ids.
             progress: told after each step of each chunk of examples; answering True cancels.
