@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fkd.bounds._double import DoubleByDefault
+from fkd.bounds._perturbation import perturbation
 from fkd.core.ball import Region
 from fkd.core.errors import UnsupportedModelError
 from fkd.core.lirpa_compat import load_auto_lirpa
@@ -182,8 +183,7 @@ class JointBounder:
         self, region: Region, specification: Tensor, is_second: bool
     ) -> tuple[Tensor, Tensor]:
         lirpa = load_auto_lirpa()
-        lower, upper = region.double_limits()
-        ball = lirpa.PerturbationLpNorm(norm=float("inf"), x_L=lower, x_U=upper)
+        ball = perturbation(region)
         # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
         inputs = None if is_second else (lirpa.BoundedTensor(region.images.double(), ball),)
         with _LOCK, torch.no_grad(), DoubleByDefault():
