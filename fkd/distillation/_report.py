@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from fkd.core.errors import UnsupportedModelError
@@ -13,24 +15,38 @@ from fkd.distillation.measure import (
     robust_accuracy,
     teacher_agreement,
 )
-from fkd.distillation.spec import Plan
 
 
 def final_metrics(
-    plan: Plan,
     network: nn.Module,
     teacher: nn.Module | None,
     split: Split,
+    *,
+    epsilons: Sequence[float],
+    count: int,
+    steps: int,
+    seed: int,
     progress: ProgressCallback | None = None,
 ) -> dict[str, float]:
     """Clean accuracy, agreement with the teacher, and accuracies in the ball.
 
-    ``robust_accuracy_E`` is what PGD with ``report_steps`` steps leaves at epsilon E, and
-    ``certified_accuracy_E`` what interval bounds prove, both on the first ``report_count`` test
-    examples; the true share lies between them.
+    ``robust_accuracy_E`` is what PGD with ``steps`` steps leaves at epsilon E, and
+    ``certified_accuracy_E`` what interval bounds prove, both on the first ``count`` test examples; the
+    true share lies between them.
+
+    Args:
+        network: in eval mode.
+        teacher: likewise; None for a model that has none.
+        split: the whole of it counts for what is measured without a ball.
+        epsilons: radii of the L-infinity balls.
+        count: examples for the accuracies in the ball.
+        steps: of the attack.
+        seed: of the attack's starts.
+        progress: called for each radius; True stops.
+
+    Raises:
+        Cancelled: the callback asked for it.
     """
-    spec = plan.spec
-    epsilons = plan.report_epsilons
     report(progress, "measuring", 0, len(epsilons) + 1)
     metrics = {"clean_accuracy": evaluate_accuracy(network, split)}
     if teacher is not None:
@@ -41,14 +57,14 @@ def final_metrics(
             network,
             split,
             epsilon=epsilon,
-            steps=spec.report_steps,
-            count=spec.report_count,
-            seed=spec.seed,
+            steps=steps,
+            count=count,
+            seed=seed,
             progress=progress,
         )
         try:
             metrics[f"certified_accuracy_{epsilon:g}"] = certified_accuracy(
-                network, split, epsilon=epsilon, count=spec.report_count
+                network, split, epsilon=epsilon, count=count
             )
         except UnsupportedModelError:
             # Intervals do not pass through every network; the card then has no such figure.

@@ -198,7 +198,14 @@ class _Run:
                     self._epoch(images, labels)
             self.network.eval()
             self.metrics = final_metrics(
-                self.plan, self.network, self.teacher, self.test_split, self.progress
+                self.network,
+                self.teacher,
+                self.test_split,
+                epsilons=self.plan.report_epsilons,
+                count=self.spec.report_count,
+                steps=self.spec.report_steps,
+                seed=self.spec.seed,
+                progress=self.progress,
             )
         except Cancelled:
             self.save()
