@@ -42,6 +42,12 @@ class MarginBounds:
         self.student = lower[:, others : 2 * others], upper[:, others : 2 * others]
         self.difference = lower[:, 2 * others : 3 * others], upper[:, 2 * others : 3 * others]
 
+    @classmethod
+    def of(cls, *groups: tuple[Tensor, Tensor]) -> MarginBounds:
+        """From the teacher's, the student's and the differences' (lower, upper)."""
+        lower, upper = (torch.cat(ends, dim=1) for ends in zip(*groups, strict=True))
+        return cls(lower, upper, groups[0][0].shape[1])
+
     def agreement(self) -> tuple[Tensor, Tensor, Tensor]:
         """Teacher robust, student robust, and both predictions equal on the box; bool (N,).
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -45,6 +47,13 @@ class CertificateResult:
     def gap(self) -> Tensor:
         """Upper bound of ``|p_T(c) - p_S(c)|``, (N,), in [0, 1]."""
         return self.gap_upper.maximum(-self.gap_lower)
+
+    @classmethod
+    def cat(cls, parts: Sequence[CertificateResult]) -> CertificateResult:
+        """Results of consecutive sets as one."""
+        return cls(
+            *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls))
+        )
 
 
 class Certificate(ABC):

@@ -70,12 +70,7 @@ class JointCrown(Certificate):
                 continue
             start = rows.stop
         report(progress, "certificate", len(region), len(region))
-        return CertificateResult(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS)
-        )
-
-
-_FIELDS = ("gap_upper", "gap_lower", "agrees", "teacher_robust", "student_robust")
+        return CertificateResult.cat(parts)
 
 
 def _bound_chunk(bounder: JointBounder, region: Region, classes: Tensor) -> CertificateResult:

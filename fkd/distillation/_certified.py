@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fkd.distillation._intervals import (
+from fkd.bounds.engine.intervals import (
     BoundedNetwork,
     HiddenBounds,
     LinearBound,

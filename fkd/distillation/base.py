@@ -18,7 +18,7 @@ from fkd.core.config import Config
 from fkd.core.errors import ConfigError
 from fkd.core.registry import Registry
 from fkd.core.seeding import uniform_noise
-from fkd.distillation._intervals import BoundedNetwork
+from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.models.card import Role
 
 METHODS: Registry = Registry("training method", "fkd.distillation")

@@ -9,7 +9,7 @@ from torch.nn import functional
 from fkd.core.ball import Ball
 from fkd.distillation._certified import crown_ibp_upper_margins, worst_case_cross_entropy
 from fkd.distillation._initialisation import ibp_initialise
-from fkd.distillation._intervals import margin_rows
+from fkd.bounds.engine.intervals import margin_rows
 from fkd.distillation.base import METHODS, Batch, Clock, LossParts, Method, RampConfig
 
 

@@ -15,7 +15,7 @@ from fkd.core.progress import ProgressCallback, report
 from fkd.data.base import Split
 from fkd.distillation._certified import margin_bounds
 from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
-from fkd.distillation._intervals import BoundedNetwork
+from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.distillation.base import Batch
 
 _ROWS = 1000

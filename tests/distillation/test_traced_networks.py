@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from fkd.core.ball import Ball
 from fkd.core.errors import UnsupportedModelError
-from fkd.distillation._intervals import BoundedNetwork
-from fkd.distillation._layers import AveragePooling, Convolution
+from fkd.bounds.engine.intervals import BoundedNetwork
+from fkd.bounds.engine.layers import AveragePooling, Convolution
 
 
 @settings(deadline=None, max_examples=60)
@@ -132,7 +132,7 @@ def test_what_cannot_be_followed_is_refused_in_one_sentence(name):
     with pytest.raises(UnsupportedModelError) as caught:
         BoundedNetwork(Lambda(function))
     assert words in str(caught.value)
-    assert str(caught.value).startswith("Training with bounds cannot pass through ")
+    assert str(caught.value).startswith("Bounds cannot pass through ")
     assert "use a network of convolutions" in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -21,7 +21,7 @@ from fkd.distillation._certified import (
     margin_bounds,
     worst_case_cross_entropy,
 )
-from fkd.distillation._intervals import BoundedNetwork, margin_rows
+from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
 from tests.support.networks import make_images, make_network
 
 NETWORKS = {

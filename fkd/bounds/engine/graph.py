@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fkd.bounds.engine import layers
 from fkd.core.errors import UnsupportedModelError
-from fkd.distillation import _layers as layers
 from fkd.models.base import Normalisation
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -59,8 +59,8 @@ class _Tracer(fx.Tracer):
 
 def _unsupported(what: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"Training with bounds cannot pass through {what}; use a network of convolutions, linear "
-        "layers, ReLU, batch normalisation, pooling and sums, or a method without bounds."
+        f"Bounds cannot pass through {what}; use a network of convolutions, linear "
+        "layers, ReLU, batch normalisation, pooling and sums."
     )
 
 

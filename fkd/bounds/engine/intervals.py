@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fkd.bounds.engine.graph import Graph, trace
+from fkd.bounds.engine.layers import Addition, Affine, FullyConnected, Layer, Rectifier
 from fkd.core.errors import UnsupportedModelError
-from fkd.distillation._graph import Graph, trace
-from fkd.distillation._layers import Addition, Affine, FullyConnected, Layer, Rectifier
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""What is known of the two log-odds on a set, and the bound of the gap that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fkd.bounds.finish import gap_upper_on_lines
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Ranges of ``a_P`` and ``a_Q`` and support lines ``rho a_P - a_Q <= d``, for N sets.
+
+    Everything known of a set holds on its subsets, so lines are only ever added.
+
+    Attributes:
+        amin_p: (N,), lower end of a_P.
+        amax_p: upper end of a_P.
+        amin_q: lower end of a_Q.
+        slopes: rho >= 0, (N, L).
+        shifts: d, (N, L).
+    """
+
+    amin_p: Tensor
+    amax_p: Tensor
+    amin_q: Tensor
+    slopes: Tensor
+    shifts: Tensor
+
+    def gap(self, cells: int = 1024) -> Tensor:
+        """Upper bound of p_P - p_Q, (N,)."""
+        return gap_upper_on_lines(
+            self.amin_p, self.amax_p, self.amin_q, self.slopes, self.shifts, cells=cells
+        )
+
+    def where(self, points: int = 257) -> tuple[Tensor, Tensor]:
+        """Log-odds (a, b) near which the bound is attained, (N,) each; a search, nothing proved."""
+        high = torch.maximum(self.amax_p, self.amin_p).clamp(-40.0, 40.0)
+        low = torch.minimum(self.amin_p.clamp(-40.0, 40.0), high)
+        steps = torch.linspace(0.0, 1.0, points, dtype=low.dtype, device=low.device)
+        a = low[:, None] + (high - low)[:, None] * steps
+        b = self.slopes[:, :, None] * a[:, None, :] - self.shifts[:, :, None]
+        b = torch.maximum(b.amax(1), self.amin_q[:, None])
+        best = (torch.sigmoid(a) - torch.sigmoid(b)).argmax(1, keepdim=True)
+        return a.gather(1, best)[:, 0], b.gather(1, best)[:, 0]
+
+    def also(self, slopes: Tensor, shifts: Tensor) -> Lines:
+        """With one more line a set, (N,) each."""
+        return Lines(
+            self.amin_p,
+            self.amax_p,
+            self.amin_q,
+            torch.cat([self.slopes, slopes[:, None]], 1),
+            torch.cat([self.shifts, shifts[:, None]], 1),
+        )
+
+    def narrowed(self, amax_p: Tensor, amin_q: Tensor) -> Lines:
+        """With ranges that are also known; NaN (an overflow) tells nothing."""
+        return Lines(
+            self.amin_p,
+            torch.fmin(self.amax_p, amax_p),
+            torch.fmax(self.amin_q, amin_q),
+            self.slopes,
+            self.shifts,
+        )
+
+    def meet(self, other: Lines) -> Lines:
+        """Everything that is known in either, of the same sets."""
+        return Lines(
+            torch.fmax(self.amin_p, other.amin_p),
+            torch.fmin(self.amax_p, other.amax_p),
+            torch.fmax(self.amin_q, other.amin_q),
+            torch.cat([self.slopes, other.slopes], 1),
+            torch.cat([self.shifts, other.shifts], 1),
+        )
+
+    def __getitem__(self, rows: Tensor | slice) -> Lines:
+        return Lines(
+            self.amin_p[rows],
+            self.amax_p[rows],
+            self.amin_q[rows],
+            self.slopes[rows],
+            self.shifts[rows],
+        )
+
+    @classmethod
+    def cat(cls, parts: list[Lines]) -> Lines:
+        """Sets in one after another; all parts have the same number of lines."""
+        names = ("amin_p", "amax_p", "amin_q", "slopes", "shifts")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))

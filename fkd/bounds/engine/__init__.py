@@ -1,0 +1,1 @@
+"""This project's own bound propagation: networks read as graphs, intervals, linear relaxation."""

@@ -1,0 +1,89 @@
+"""The linear relaxation of ReLU on an interval, for every unit of a layer at once.
+
+On [l, u] with l < 0 < u: ``alpha h <= relu(h) <= u / (u - l) (h - l)`` for every alpha in [0, 1]
+(CROWN, 1811.00866; the free lower slope: alpha-CROWN, 2011.13824).  A unit of one sign is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Slopes of one ReLU layer; every tensor (N, *shape of the layer).
+
+    Attributes:
+        lower: proved lower bounds of the pre-activations.
+        upper: proved upper bounds.
+        slope: of the upper line; 1 or 0 for units of one sign.
+        intercept: of the upper line, >= 0.
+        default: of the lower line where none is chosen, 0 or 1 at open units.
+        is_open: whether the unit's sign is not known.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    slope: Tensor
+    intercept: Tensor
+    default: Tensor
+    is_open: Tensor
+
+    @classmethod
+    def of(cls, lower: Tensor, upper: Tensor, rising: Tensor | None = None) -> Relaxation:
+        """The relaxation on [lower, upper].
+
+        Args:
+            lower: (N, *shape).
+            upper: the same.
+            rising: where the lower line's default slope is 1; ``upper > -lower`` if not given.
+        """
+        is_open = (lower < 0) & (upper > 0)
+        fixed = (upper > 0).to(lower.dtype)
+        width = torch.where(is_open, upper - lower, torch.ones_like(lower))
+        slope = torch.where(is_open, upper / width, fixed)
+        intercept = torch.where(is_open, -slope * lower, torch.zeros_like(lower))
+        if rising is None:
+            rising = upper > -lower
+        default = torch.where(is_open, rising.to(lower.dtype), fixed)
+        return cls(lower, upper, slope, intercept, default, is_open)
+
+    def least_area(self) -> Relaxation:
+        """The same bounds with the lower slope that leaves the smaller triangle, ``1[u > -l]``."""
+        return Relaxation.of(self.lower, self.upper)
+
+    def lower_slope(self, alpha: Tensor | None) -> Tensor:
+        """Slope of the lower line for rows (N, 1 or R, *shape): ``alpha`` at open units."""
+        default = self.default.unsqueeze(1)
+        if alpha is None:
+            return default
+        return torch.where(self.is_open.unsqueeze(1), alpha, default)
+
+    def back(self, coefficients: Tensor, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Coefficients on h, and constants, of an upper bound of ``coefficients . relu(h)``.
+
+        Args:
+            coefficients: (N, R, *shape).
+            alpha: lower slopes in [0, 1], (N, R or 1, *shape), or None for the default.
+
+        Returns:
+            (N, R, *shape) and (N, R).
+        """
+        positive = coefficients.clamp_min(0.0)
+        lower_slope = self.lower_slope(alpha)
+        passed = coefficients * lower_slope + positive * (self.slope.unsqueeze(1) - lower_slope)
+        constant = positive.flatten(2) @ self.intercept.flatten(1).unsqueeze(2)
+        return passed, constant.squeeze(2)
+
+    def __getitem__(self, rows: Tensor | slice) -> Relaxation:
+        return Relaxation(
+            self.lower[rows],
+            self.upper[rows],
+            self.slope[rows],
+            self.intercept[rows],
+            self.default[rows],
+            self.is_open[rows],
+        )

@@ -1,0 +1,144 @@
+"""Level *fast*: one joint linear relaxation without optimisation, on the project's own engine.
+
+What is propagated for a class c, with ``m^N_j = z^N_j - z^N_c`` (j != c), per network: its margins up and
+down, ``lambda . m`` with lambda = softmax(m(x)), and ``lambda^j . m`` with lambda^j leaning towards j.
+Everything joint is a sum of those, added in the image before absolute values are taken: differences of
+margins and support lines of any slope.  The mathematics is that of `fkd.bounds.crown`, the hidden bounds
+are CROWN's intersected with intervals, and every bound is widened by a proved rounding error.
+
+Networks that the engine cannot pass through go to `fkd.bounds.crown`, by auto_LiRPA.
+
+Sources: CROWN, Zhang et al. 1811.00866; relative calibration, Faithful Knowledge Distillation 2306.04431;
+the log-odds form, its joint rows and support lines are this project's own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import reduce
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fkd.bounds._lines import Lines
+from fkd.bounds._memory import fitting
+from fkd.bounds._pair import Pair
+from fkd.bounds._passes import agreement, known_lines
+from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult
+from fkd.bounds.crown import JointCrown
+from fkd.bounds.registry import CERTIFICATES
+from fkd.core.ball import Region
+from fkd.core.errors import UnsupportedModelError
+from fkd.core.progress import ProgressCallback, report
+
+
+class FastConfig(CertificateConfig):
+    """`CertificateConfig` under this certificate's name."""
+
+    name: str = Field(default="fast", description="Registry name of the certificate.")
+
+
+class EngineCertificate(Certificate):
+    """A certificate on the project's own engine; networks it cannot read go to auto_LiRPA."""
+
+    def bound(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        region: Region,
+        classes: Tensor,
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> CertificateResult:
+        """See `Certificate.bound`."""
+        try:
+            pair = Pair(teacher, student, region.images[:1])
+        except UnsupportedModelError:
+            general = JointCrown(self.config)
+            return general.bound(teacher, student, region, classes, progress=progress)
+        size = fitting(pair.bytes_per_example, region.images.device, largest=self.config.rows)
+        parts: list[CertificateResult] = []
+        start = 0
+        while start < len(region):
+            report(progress, "certificate", start, len(region))
+            rows = slice(start, min(start + size, len(region)))
+            try:
+                parts.append(self.bound_chunk(pair, region[rows], classes[rows]))
+            except (torch.OutOfMemoryError, MemoryError):
+                if size == 1:
+                    raise
+                size = max(1, size // 2)
+                continue
+            start = rows.stop
+        report(progress, "certificate", len(region), len(region))
+        return CertificateResult.cat(parts)
+
+    @abstractmethod
+    def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
+        """Bound sets that fit into memory at once."""
+
+
+@CERTIFICATES.register("fast")
+class Fast(EngineCertificate):
+    """Joint linear relaxation, no optimisation."""
+
+    Config = FastConfig
+
+    def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
+        """See `EngineCertificate.bound_chunk`."""
+        return Foundation(pair, region, classes).result()
+
+
+class Foundation:
+    """What the fast level proves of some sets: where the other levels start from.
+
+    Attributes:
+        logits: both networks' float64 logits at the images.
+        hidden: both networks' hidden bounds.
+        passes: both networks' passes about the compared class, a pair for each choice of slopes.
+        forth: what is known of p_T - p_S.
+        back: what is known of p_S - p_T.
+        teacher_robust: bool (N,).
+        student_robust: bool (N,).
+        agrees: bool (N,).
+    """
+
+    def __init__(self, pair: Pair, region: Region, classes: Tensor) -> None:
+        self.pair, self.region, self.classes = pair, region, classes
+        self.logits = pair.logits(region.images)
+        self.hidden = pair.hidden(region)
+        self.passes = pair.passes(self.hidden, self.logits, classes)
+        forth = [known_lines(teacher, student) for teacher, student in self.passes]
+        back = [known_lines(student, teacher) for teacher, student in self.passes]
+        self.forth, self.back = reduce(Lines.meet, forth), reduce(Lines.meet, back)
+        self._agreement()
+
+    @property
+    def predictions(self) -> tuple[Tensor, Tensor]:
+        """Both networks' predictions at the images, int64 (N,)."""
+        return self.logits[0].argmax(1), self.logits[1].argmax(1)
+
+    def _agreement(self) -> None:
+        robust_teacher, robust_student, agrees = agreement(self.passes)
+        predicted, other = self.predictions
+        # Agreement is about the predicted class, which nearly always is the compared one.
+        away = (predicted != self.classes).nonzero()[:, 0]
+        if len(away):
+            parts = agreement(self.pair.passes(self.hidden, self.logits, predicted, away))
+            for every, some in zip((robust_teacher, robust_student, agrees), parts, strict=True):
+                every[away] = some
+        same = predicted == other
+        self.teacher_robust = robust_teacher
+        # The student's margins are against the teacher's class: they speak only where both predict it.
+        self.student_robust, self.agrees = robust_student & same, agrees & same
+
+    def result(self) -> CertificateResult:
+        """The fast level's answer."""
+        return CertificateResult(
+            gap_upper=self.forth.gap(),
+            gap_lower=-self.back.gap(),
+            agrees=self.agrees,
+            teacher_robust=self.teacher_robust,
+            student_robust=self.student_robust,
+        )
