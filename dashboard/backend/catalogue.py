@@ -51,9 +51,9 @@ def teachers(dataset: str) -> list[ModelCard]:
 
 
 def students(dataset: str, teacher: str) -> list[ModelCard]:
-    """Students on a data set, the teacher's own first."""
+    """Students on a data set: the teacher's own first, and trained ones before copies of its weights."""
     found = list_models(dataset, "student")
-    return sorted(found, key=lambda card: not is_student_of(card, teacher))
+    return sorted(found, key=lambda card: (not is_student_of(card, teacher), not card.history))
 
 
 def is_student_of(card: ModelCard, teacher: str) -> bool:
@@ -76,10 +76,11 @@ def same_method_student(dataset: str, teacher: str, student: str) -> str | None:
 def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
     """Teacher, student and radius to show first: a pair whose analysis is stored, if there is one.
 
-    Shipped pairs come first, by name, so the choice is the same on every machine; of the radii stored
+    Shipped pairs come first, by name, and students that were trained before mere copies of the teacher,
+    so the choice is the same on every machine; of the radii stored
     for it, the middle one: at the smallest little happens, at the largest little can be proved.
     """
-    found: dict[tuple[bool, str, str], list[float]] = {}
+    found: dict[tuple[bool, bool, str, str], list[float]] = {}
     known = {card.name: card for card in list_models(dataset)}
     for entry in list_analyses(dataset):
         choice = choice_of(entry.config)
@@ -88,10 +89,10 @@ def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
         student = known.get(choice.student)
         if student is None or not is_student_of(student, choice.teacher) or not is_current(entry):
             continue
-        key = (not entry.is_shipped, choice.teacher, choice.student)
+        key = (not entry.is_shipped, not student.history, choice.teacher, choice.student)
         found.setdefault(key, []).append(choice.epsilon)
     if found:
-        (_, teacher, student_name), radii = min(found.items())
+        (*_, teacher, student_name), radii = min(found.items())
         return teacher, student_name, sorted(radii)[len(radii) // 2]
     first = next(iter(teachers(dataset)), None)
     if first is None:

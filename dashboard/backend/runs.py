@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ _PLACED = frozenset(
         "teacher",
     }
 )
+#: The same of a copy.
+_PLACED_IN_COPIES = frozenset({"name", "teacher", "method", "method_config"})
+#: Kinds of run that make a model.
+_MAKING = ("train", "copy")
 #: Settings of the training itself that most people look at.
 _BASIC = frozenset({"epochs", "learning_rate", "batch_size", "seed"})
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 #: Columns of a history that say where the training is, not how well it does.
 _NO_CURVES = frozenset(
     {"time", "attempt", "stage", "done", "total", "epoch", "epochs", "learning_rate", "epsilon"}
@@ -82,6 +88,16 @@ def start_training(spec: dict[str, Any]) -> str:
     return runs.start_run("train", spec)
 
 
+def start_copy(spec: dict[str, Any]) -> str:
+    """Start the run that makes a copy of a model with altered weights; its id.
+
+    Raises:
+        FkdError: the specification cannot be used.
+    """
+    _check_may_start()
+    return runs.start_run("copy", spec)
+
+
 def get_run(run_id: str) -> RunRecord:
     """A run as it stands.
 
@@ -91,9 +107,10 @@ def get_run(run_id: str) -> RunRecord:
     return runs.get_run(run_id)
 
 
-def recent_runs(kind: str | None = None, limit: int = 50) -> list[RunRecord]:
-    """The latest runs, newest first."""
-    return runs.list_runs(limit, kind)
+def recent_runs(limit: int = 50) -> list[RunRecord]:
+    """The latest runs that make a model, newest first."""
+    found = [record for kind in _MAKING for record in runs.list_runs(limit, kind)]
+    return sorted(found, key=lambda record: record.created or _LONG_AGO, reverse=True)[:limit]
 
 
 def cancel_run(run_id: str) -> None:
@@ -122,7 +139,7 @@ def run_log(run_id: str, lines: int = 50) -> str:
 
 
 def run_label(record: RunRecord) -> str:
-    """A training run in words: its model, its state, and when it was asked for (local time)."""
+    """A run that makes a model, in words: its name, its state, when it was asked for (local time)."""
     words = [str(record.spec.get("name", record.title)), record.state]
     if record.created is not None:
         words.append(f"{record.created.astimezone():%d %b, %H:%M:%S}")
@@ -173,13 +190,27 @@ def _one_kind(history: pd.DataFrame) -> pd.DataFrame:
     return history
 
 
-def free_name(dataset: str, method: str, architecture: str) -> str:
-    """A name for a new model that no model has yet, nor one that a run is to make."""
+def made_pair(record: RunRecord) -> dict[str, str] | None:
+    """Data set, teacher and student to choose once the run is done; None where it made no student."""
+    from fkd.models import list_models
+
+    card = next((card for card in list_models() if card.name == record.result), None)
+    if card is None or card.teacher is None:
+        return None
+    teachers = {teacher.name for teacher in list_models(card.dataset, "teacher")}
+    if card.teacher.name not in teachers:
+        # The copy of a student: the pages show teachers only.
+        return None
+    return {"dataset": card.dataset, "teacher": card.teacher.name, "student": card.name}
+
+
+def free_name(*parts: str) -> str:
+    """A name from these parts for a new model that no model has yet, nor one that a run is to make."""
     from fkd.models import damaged_models, list_models
 
     taken = {card.name for card in list_models()} | damaged_models().keys()
-    taken |= {str(record.spec.get("name")) for record in recent_runs("train")}
-    stem = f"{dataset}-{method}-{architecture}".replace("_", "-")
+    taken |= {str(record.spec.get("name")) for record in recent_runs()}
+    stem = "-".join(parts).replace("_", "-")
     number = 1
     while f"{stem}-{number}" in taken:
         number += 1
@@ -192,6 +223,13 @@ def methods(role: str) -> dict[str, str]:
 
     entries = {name: METHODS.get(name) for name in METHODS}
     return {name: entry.title for name, entry in entries.items() if entry.role == role}
+
+
+def copyings() -> dict[str, str]:
+    """Ways of copying a model: name and title."""
+    from fkd.distillation import COPIES
+
+    return {name: COPIES.get(name).title for name in COPIES}
 
 
 def architectures() -> dict[str, str]:
@@ -225,4 +263,18 @@ def training_fields(method: str, architecture: str) -> dict[str, list[Field]]:
         "architecture": fields_of(ARCHITECTURES.get(architecture).Config),
         "training": [field for field in fields if field.name in _BASIC],
         "details": [field for field in fields if field.name not in _BASIC],
+    }
+
+
+def copy_fields(method: str) -> dict[str, list[Field]]:
+    """The form of a copy: fields of the way of copying, and of how the copy is measured.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    from fkd.distillation import COPIES, CopySpec
+
+    return {
+        "method": fields_of(COPIES.get(method).Config),
+        "details": fields_of(CopySpec, leave_out=_PLACED_IN_COPIES),
     }

@@ -1,7 +1,8 @@
-"""Distil: start a training run, watch it, stop and resume it."""
+"""Distil: start a training or a copy, watch it, stop and resume it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -19,12 +20,25 @@ NEEDS = ()
 
 #: The name the form last proposed.
 _PROPOSED = "_proposed_name"
-_TASKS = {"student": "Distil a student", "teacher": "Train a teacher"}
+_TASKS = {
+    "student": "Distil a student",
+    "copy": "Round or prune a copy",
+    "teacher": "Train a teacher",
+}
+#: Groups of settings: title, and whether they are unfolded at first.
+_GROUPS = {
+    "training": ("Training", True),
+    "method": ("Method", True),
+    "architecture": ("Architecture", False),
+    "details": ("More settings", False),
+}
 
 _EXPLANATION = """
 A run is a process of its own: close this page and it goes on; come back and it is in the list. Cancelling
 saves a checkpoint, from which *Resume* goes on as if nothing had happened. A finished model is in the
-sidebar at once. Every setting is the same as on the command line (`python -m fkd train --help`).
+sidebar at once. Every setting is the same as on the command line (`python -m fkd train --help`; also
+`distill` and `copy`). A copy is its teacher with rounded weights, or without the smallest ones: nothing
+is trained, so it is measured and ready within minutes.
 """
 
 
@@ -50,7 +64,7 @@ def render() -> None:
 
 def _new_run() -> None:
     st.subheader("New run", anchor=False)
-    role = st.segmented_control(
+    task = st.segmented_control(
         "What to make",
         list(_TASKS),
         default="student",
@@ -60,21 +74,33 @@ def _new_run() -> None:
     )
     dataset = st.session_state.get("dataset")
     teacher = None
-    if role == "student":
-        names = [card.name for card in backend.teachers(dataset)]
-        if not names:
-            st.info(
-                f"There is no teacher on {dataset} yet; train one first.", icon=":material/info:"
-            )
+    if task != "teacher":
+        teacher = _teacher(dataset, task)
+        if teacher is None:
             return
-        chosen = st.session_state.get("teacher")
-        teacher = st.selectbox(
-            "Teacher",
-            names,
-            index=names.index(chosen) if chosen in names else 0,
-            key="run_teacher",
-            help="The network to imitate. The data set is the sidebar's.",
-        )
+    if task == "copy":
+        _new_copy(teacher)
+    else:
+        _new_training(task, dataset, teacher)
+
+
+def _teacher(dataset: str, task: str) -> str | None:
+    names = [card.name for card in backend.teachers(dataset)]
+    if not names:
+        st.info(f"There is no teacher on {dataset} yet; train one first.", icon=":material/info:")
+        return None
+    chosen = st.session_state.get("teacher")
+    verb = "copy" if task == "copy" else "imitate"
+    return st.selectbox(
+        "Teacher",
+        names,
+        index=names.index(chosen) if chosen in names else 0,
+        key="run_teacher",
+        help=f"The network to {verb}. The data set is the sidebar's.",
+    )
+
+
+def _new_training(role: str, dataset: str, teacher: str | None) -> None:
     methods = backend.methods(role)
     first, second = st.columns(2)
     method = first.selectbox("Method", list(methods), format_func=methods.get, key="run_method")
@@ -86,13 +112,67 @@ def _new_run() -> None:
         key="run_architecture",
         help="\n\n".join(f"**{name}**: {text}" for name, text in architectures.items()),
     )
-    _form(role, dataset, teacher, method, architecture)
+    made = _form(
+        _TASKS[role],
+        backend.training_fields(method, architecture),
+        (dataset, method, architecture),
+        {**dict.fromkeys(("training", "architecture", "details"), architecture), "method": method},
+    )
+    if made is not None:
+        name, values = made
+        spec = {
+            "name": name,
+            "dataset": dataset,
+            "teacher": teacher,
+            "method": method,
+            "method_config": values.get("method", {}),
+            "architecture": architecture,
+            "architecture_config": values.get("architecture", {}),
+            **values.get("training", {}),
+            **values.get("details", {}),
+        }
+        _start(name, backend.start_training, spec)
 
 
-def _form(role: str, dataset: str, teacher: str | None, method: str, architecture: str) -> None:
-    fields = backend.training_fields(method, architecture)
-    key = f"run_name_{dataset}_{method}_{architecture}"
-    _propose(key, backend.free_name(dataset, method, architecture))
+def _new_copy(teacher: str) -> None:
+    ways = backend.copyings()
+    method = st.selectbox(
+        "What is done to its weights", list(ways), format_func=ways.get, key="run_copying"
+    )
+    made = _form(
+        "Make the copy",
+        backend.copy_fields(method),
+        (teacher, method),
+        {"method": method, "details": "copy"},
+    )
+    if made is not None:
+        name, values = made
+        spec = {
+            "name": name,
+            "teacher": teacher,
+            "method": method,
+            "method_config": values.get("method", {}),
+            **values.get("details", {}),
+        }
+        _start(name, backend.start_copy, spec)
+
+
+def _form(
+    button: str,
+    fields: dict[str, list[backend.Field]],
+    name_parts: tuple[str, ...],
+    prefixes: dict[str, str],
+) -> tuple[str, dict[str, dict[str, Any]]] | None:
+    """Draw the form; the model's name and each group's values once it is sent and could be read.
+
+    Args:
+        button: what sends it.
+        fields: of each group.
+        name_parts: what the proposed name is made of.
+        prefixes: of the widgets' keys, by group.
+    """
+    key = "_".join(("run_name", *name_parts))
+    _propose(key, backend.free_name(*name_parts))
     with st.form("new_run", border=True):
         name = st.text_input(
             "Name of the new model",
@@ -100,42 +180,25 @@ def _form(role: str, dataset: str, teacher: str | None, method: str, architectur
             help="Letters, digits, dots, dashes and underscores; also its folder's name.",
         )
         values: dict[str, Any] = {}
-        for group, title, is_open in (
-            ("training", "Training", True),
-            ("method", "Method", True),
-            ("architecture", "Architecture", False),
-            ("details", "More training settings", False),
-        ):
-            if not fields[group]:
+        for group, (title, is_open) in _GROUPS.items():
+            if not fields.get(group):
                 continue
-            with st.expander(title, expanded=is_open):
-                prefix = f"run_{group}_{method if group == 'method' else architecture}"
-                with guard():
-                    values[group] = parts.form_values(fields[group], prefix)
-        submitted = st.form_submit_button(
-            _TASKS[role], type="primary", icon=":material/play_arrow:"
-        )
+            with st.expander(title, expanded=is_open), guard():
+                values[group] = parts.form_values(fields[group], f"run_{group}_{prefixes[group]}")
+        submitted = st.form_submit_button(button, type="primary", icon=":material/play_arrow:")
     # A group whose values could not be read has said so; nothing is started without it.
     if submitted and all(group in values for group in fields if fields[group]):
-        with guard():
-            run_id = backend.start_training(
-                {
-                    "name": name,
-                    "dataset": dataset,
-                    "teacher": teacher,
-                    "method": method,
-                    "method_config": values.get("method", {}),
-                    "architecture": architecture,
-                    "architecture_config": values.get("architecture", {}),
-                    **values.get("training", {}),
-                    **values.get("details", {}),
-                }
-            )
-            st.session_state["watched_run"] = run_id
-            # The next run needs another name, whoever chose this one.
-            st.session_state[_PROPOSED] = name
-            st.toast(f"Started {name}; its progress is under Runs.", icon=":material/play_arrow:")
-            st.rerun()
+        return name, values
+    return None
+
+
+def _start(name: str, start: Callable[[dict[str, Any]], str], spec: dict[str, Any]) -> None:
+    with guard():
+        st.session_state["watched_run"] = start(spec)
+        # The next run needs another name, whoever chose this one.
+        st.session_state[_PROPOSED] = name
+        st.toast(f"Started {name}; its progress is under Runs.", icon=":material/play_arrow:")
+        st.rerun()
 
 
 def _propose(key: str, name: str) -> None:
@@ -150,7 +213,7 @@ def _propose(key: str, name: str) -> None:
 
 def _runs() -> None:
     st.subheader("Runs", anchor=False)
-    records = backend.recent_runs("train")
+    records = backend.recent_runs()
     if not records:
         with st.container(border=True):
             st.markdown(
@@ -229,9 +292,8 @@ def _curves(run_id: str) -> None:
 
 def _finished(record: backend.RunRecord) -> None:
     st.success(f"The model **{record.result}** is ready.", icon=":material/check:")
-    teacher = record.spec.get("teacher")
-    wanted = {"dataset": record.spec["dataset"], "teacher": teacher, "student": record.result}
-    if not teacher:
+    wanted = backend.made_pair(record)
+    if wanted is None:
         return
     if all(st.session_state.get(key) == value for key, value in wanted.items()):
         parts.page_link(

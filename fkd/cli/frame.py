@@ -24,6 +24,7 @@ PROGRAM = "python -m fkd"
 COMMANDS = {
     "train": "Train a teacher.",
     "distill": "Distil a student from a teacher.",
+    "copy": "Make a student by rounding or pruning a model's weights.",
     "analyse": "Attack and certify a teacher and a student inside an epsilon-ball.",
     "compare": "Set several students of one teacher side by side.",
     "models": "List models and architectures, show a card, import a model.",

@@ -90,7 +90,7 @@ def train(
             )
     except Cancelled as stop:
         raise Cancelled(f"{stop} The same command goes on from there.") from None
-    say(_describe(model))
+    say(describe(model))
     return 0
 
 
@@ -117,7 +117,8 @@ def _typed(values: dict[str, Any], role: str) -> dict[str, Any]:
     return values
 
 
-def _describe(model: Model) -> str:
+def describe(model: Model) -> str:
+    """A new model in three lines: what it is, what was measured, where it lies."""
     card = model.card
     metrics = ", ".join(
         f"{name.replace('_', ' ')} {percent(value)}" for name, value in card.metrics.items()

@@ -23,7 +23,7 @@ class RunRecord:
 
     Attributes:
         id: readable and unique, ``train-20261121-073012-9f3a`` say.
-        kind: registry name of what is run ("train", "analyse").
+        kind: registry name of what is run ("train", "copy", "analyse").
         spec: the validated configuration as JSON values.
         title: the run in a few words, for lists.
         state: one of `RUN_STATES`.

@@ -107,6 +107,32 @@ def test_analyse_writes_the_table_and_prints_the_verdict(fkd_command, tmp_path):
     assert out_again == out.replace(str(out_path.with_suffix("")), str(again.with_suffix("")))
 
 
+def test_a_copy_is_made_and_compared_with_its_teacher(fkd_command, trained, tmp_path):
+    common = ["copy", "--teacher", "t", "--report-count", 10, "--report-steps", 1, "--quiet"]
+    out = tmp_path / "pruned"
+    words = [*common, "--name", "pruned", "--method", "pruned", "--method-config", "share=1/2"]
+    code, shown, err = fkd_command(*words, "--out", out)
+    assert (code, err) == (0, "")
+    assert "pruned: pruned on digits, mlp with" in shown and str(out) in shown
+    card = json.loads(fkd_command("models", "show", out)[1])
+    assert (card["method_config"], card["teacher"]["name"]) == ({"share": 0.5}, "t")
+
+    code, shown, _ = fkd_command(*common, "--name", "rounded", "--out", tmp_path / "rounded")
+    assert (code, "teacher agreement" in shown) == (0, True)
+    pair = ["--dataset", "digits", "--teacher", "t", "--student", tmp_path / "rounded"]
+    words = ["analyse", *pair, "--epsilon", "0.01", "--count", 3, "--attack", "steps=2", "--quiet"]
+    assert fkd_command(*words)[0] == 0
+
+
+def test_a_copy_in_the_background_is_a_run(fkd_command, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fkd.runs.start_run", lambda *words: asked.append(words) or "copy-1")
+    words = ["copy", "--teacher", "t", "--name", "c", "--method-config", "bits=4", "--background"]
+    assert fkd_command(*words)[:2] == (0, "copy-1\n")
+    [(kind, spec)] = asked
+    assert (kind, spec["teacher"], spec["method_config"]) == ("copy", "t", {"bits": 4})
+
+
 def test_analyse_takes_folders_and_fractions(fkd_command, trained):
     pair = ["--teacher", trained / "models" / "t", "--student", trained / "models" / "s-kd"]
     common = ["--dataset", "digits", "--count", 3, "--attack", "steps=2", "--quiet"]
@@ -161,6 +187,7 @@ def test_a_trained_model_is_imported_under_another_name(fkd_command, trained, tm
 
 
 ANALYSE = ["analyse", *PAIR]
+COPY = ["copy", "--teacher", "t", "--name", "x"]
 
 
 @pytest.mark.parametrize(
@@ -188,12 +215,17 @@ ANALYSE = ["analyse", *PAIR]
         (["train", "--name", "../x"], "../x"),
         (["train", "--name", "x", "--dataset", "mnist"], "mnist"),
         (["train", "--name", "x", "--method-config", "alpha=1"], "no setting called 'alpha'"),
+        ([*COPY, "--method", "kd"], "There is no way of copying called 'kd'"),
+        ([*COPY, "--method-config", "bits=1"], "'bits' is not usable"),
+        ([*COPY, "--method", "pruned", "--method-config", "bits=8"], "no setting called 'bits'"),
+        ([*COPY, "--background", "--out", "folder"], "leave --out out"),
+        (["copy", "--teacher", "tt", "--name", "x"], "There is no model called 'tt'"),
         (["data", "download", "nowhere"], "There is no data set called 'nowhere'"),
         (["runs", "log", "last"], "There is no run 'last'"),
     ],
 )
 def test_bad_input_is_one_sentence(fkd_command, words, sentence):
-    code, out, err = fkd_command(*words, *(["--quiet"] if words[0] == "train" else []))
+    code, out, err = fkd_command(*words, *(["--quiet"] if words[0] in ("train", "copy") else []))
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1

@@ -101,12 +101,24 @@ def test_the_student_shown_for_another_teacher_uses_the_same_method(own_folders,
                 "student",
                 method=method,
                 teacher={"name": teacher, "model_hash": hash_},
+                history=[{"epoch": 1.0}],
             )
     assert backend.same_method_student("digits", "second", "rslad-of-first") == "rslad-of-second"
     assert backend.same_method_student("digits", "second", "kd-of-second") == "kd-of-second"
     assert backend.same_method_student("digits", "nobody", "kd-of-first") is None
     names = [card.name for card in backend.students("digits", "second")]
     assert set(names[:2]) == {"kd-of-second", "rslad-of-second"}
+
+    # What was trained comes before copies of weights, whatever they are called.
+    save_digits_model(
+        "a-copy-of-second",
+        "student",
+        method="quantised",
+        teacher={"name": "second", "model_hash": hash_},
+    )
+    names = [card.name for card in backend.students("digits", "second")]
+    assert names.index("a-copy-of-second") == 2
+    assert backend.same_method_student("digits", "second", "nobody") == "kd-of-second"
 
     different = backend.card_differences(["kd-of-first", "rslad-of-first"], "digits")
     assert list(different.loc["method"]) == ["kd", "rslad"]

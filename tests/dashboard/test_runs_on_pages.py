@@ -11,7 +11,7 @@ import pytest
 
 from dashboard import backend
 from fkd.core.errors import ConfigError
-from fkd.distillation import METHODS, TrainSpec
+from fkd.distillation import COPIES, METHODS, CopySpec, TrainSpec
 from fkd.runs import RunRecord
 from fkd.runs.records import RUN_STATES
 
@@ -83,6 +83,39 @@ def test_the_form_starts_a_valid_training(method, opened, pair, asked):
     assert (parsed.method, parsed.dataset) == (method, "digits")
     assert parsed.teacher == ("tiny-teacher" if role == "student" else None)
     METHODS.get(method).Config.parse(parsed.method_config)
+
+
+@pytest.mark.parametrize("method", sorted(COPIES))
+def test_the_form_starts_a_valid_copy(method, opened, pair, asked):
+    session = opened("distil", **pair, task="Round or prune a copy").check()
+    session.app.selectbox(key="run_copying").select(method)
+    session.rerun().check()
+    name = next(box for box in session.app.text_input if box.label == "Name of the new model")
+    assert name.value == f"tiny-teacher-{method}-1"
+    session.app.text_input(key="run_details_copy_report_epsilons").set_value("8/255")
+    next(b for b in session.app.button if b.label == "Make the copy").click()
+    session.rerun().check()
+    assert session.errors == []
+    [(kind, spec)] = asked
+    assert kind == "copy"
+    parsed = CopySpec.parse(spec)
+    assert (parsed.method, parsed.teacher) == (method, "tiny-teacher")
+    assert parsed.report_epsilons == pytest.approx((8 / 255,))
+    assert COPIES.get(method).Config.parse(parsed.method_config) == COPIES.get(method).Config()
+
+
+def test_a_copy_is_watched_and_chosen_like_a_training(opened, pair, standing):
+    spec = {"name": "copy", "teacher": "tiny-teacher", "method": "pruned"}
+    earlier = NOW - timedelta(hours=1)
+    standing(
+        record("failed", message="It diverged.", created=earlier),
+        record("done", id="copy-done", kind="copy", spec=spec, result="tiny-student"),
+    )
+    session = opened("distil", **pair).check()
+    assert session.app.selectbox(key="run").value == "copy-done"
+    assert "The model **tiny-student** is ready." in session.text
+    elsewhere = opened("distil", **{**pair, "teacher": "digits-teacher-pgd"}).check()
+    assert "Choose this pair" in [button.label for button in elsewhere.app.button]
 
 
 def test_what_is_typed_reaches_the_specification(opened, pair, asked):

@@ -19,6 +19,7 @@ TRAIN = {
     "train_count": 300,
 }
 STUDENT = {**TRAIN, "name": "s", "method": "kd", "teacher": "t"}
+COPY = {"name": "c", "teacher": "t", "report_count": 10, "report_steps": 1}
 ANALYSE = {"dataset": "digits", "teacher": "t", "student": "s", "epsilon": 0.1, "count": 4}
 
 
@@ -46,6 +47,16 @@ def test_training_names_its_model_and_reports_losses(home):
     assert any("loss" in report.values for report in reports)
 
 
+def test_a_copy_names_its_model_and_is_found_when_asked_again(pair):
+    result, reports = make("copy", COPY)
+    assert result == "c"
+    assert load_model("c").card.method == "quantised"
+    assert {"measuring"} <= {report.stage for report in reports}
+    created = load_model("c").card.created
+    assert make("copy", COPY)[0] == "c"
+    assert load_model("c").card.created == created
+
+
 def test_an_analysis_names_its_key(pair):
     result, reports = make("analyse", ANALYSE)
     analysis = find_analysis(AnalysisConfig.parse(ANALYSE))
@@ -55,7 +66,11 @@ def test_an_analysis_names_its_key(pair):
 
 
 def test_a_specification_is_completed_and_plain(pair):
-    for kind, spec in (("train", {**TRAIN, "name": "new"}), ("analyse", ANALYSE)):
+    for kind, spec in (
+        ("train", {**TRAIN, "name": "new"}),
+        ("copy", COPY),
+        ("analyse", ANALYSE),
+    ):
         entry = KINDS.get(kind)()
         checked = entry.check(spec)
         assert json.loads(json.dumps(checked)) == checked
@@ -67,6 +82,8 @@ def test_a_specification_is_completed_and_plain(pair):
 def test_one_model_and_one_result_are_one_target(pair, tmp_path):
     train, analyse = KINDS.get("train")(), KINDS.get("analyse")()
     assert train.target({**TRAIN, "epochs": 9}) == train.target(TRAIN)
+    # A training and a copy of one name would write one folder.
+    assert KINDS.get("copy")().target({**COPY, "name": "t"}) == train.target(TRAIN)
     target = analyse.target(analyse.check(ANALYSE))
     # How much is computed at once changes nothing of the result.
     assert analyse.target(analyse.check({**ANALYSE, "attack": {"rows": 7}})) == target
@@ -83,6 +100,11 @@ def test_one_model_and_one_result_are_one_target(pair, tmp_path):
         ("train", {"name": "x", "method_config": {"alpha": 1}}, "no setting called 'alpha'"),
         ("train", {"name": "x", "architecture": "mlpp"}, "did you mean 'mlp'"),
         ("train", {"name": "x", "dataset": "mnist"}, "mnist"),
+        ("copy", {"name": "../outside"}, r"cannot be called '\.\./outside'"),
+        ("copy", {"name": "t"}, "already a model called 't'"),
+        ("copy", {"method": "kd"}, "no way of copying called 'kd'"),
+        ("copy", {"method_config": {"bits": 40}}, "'bits' is not usable"),
+        ("copy", {"teacher": "tt"}, "no model called 'tt'"),
         ("analyse", {"epsilon": float("nan")}, "epsilon must lie in"),
         ("analyse", {"teacher": "tt"}, "no model called 'tt'"),
         ("analyse", {"dataset": "mnist"}, "mnist"),
@@ -92,7 +114,7 @@ def test_one_model_and_one_result_are_one_target(pair, tmp_path):
 )
 def test_a_bad_specification_is_a_sentence_at_once(pair, kind, change, sentence):
     with pytest.raises(FkdError, match=sentence) as caught:
-        start_run(kind, {**(TRAIN if kind == "train" else ANALYSE), **change})
+        start_run(kind, {**{"train": TRAIN, "copy": COPY, "analyse": ANALYSE}[kind], **change})
     assert isinstance(caught.value, ConfigError | DataError)
     assert "\n" not in str(caught.value)
     assert list_runs() == []
