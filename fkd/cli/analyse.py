@@ -69,7 +69,7 @@ def describe(analysis: Analysis, out: Path | None) -> str:
     config = analysis.config
     head = (
         f"{config.student} against {config.teacher} on {config.dataset} ({config.split}), "
-        f"epsilon {config.epsilon:g}, {summary.count} examples, seed {config.seed}"
+        f"{config.ball.describe()}, {summary.count} examples, seed {config.seed}"
     )
     parts = [
         summary.verdict,

@@ -63,8 +63,8 @@ def run(arguments: Sequence[str]) -> int:
         _write(table, out)
     first = configs[0]
     say(
-        f"Students of {first.teacher} on {first.dataset} ({first.split}), epsilon "
-        f"{first.epsilon:g}, {first.count} examples, seed {first.seed}\n"
+        f"Students of {first.teacher} on {first.dataset} ({first.split}), "
+        f"{first.ball.describe()}, {first.count} examples, seed {first.seed}\n"
     )
     say(
         format_table(

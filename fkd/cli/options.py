@@ -260,7 +260,7 @@ def _option(name: str, field: FieldInfo, default: Any) -> Option:
     if _is_pairs(core):
         return Option(name, list[str], text or "Settings.", [], _PAIRS)
     if _is_list(core):
-        return Option(name, list[str], text, [str(item) for item in default], "VALUE ...")
+        return Option(name, list[str], text, [str(item) for item in default or ()], "VALUE ...")
     metavar = {int: "INT", float: "NUMBER"}.get(core, "TEXT")
     if typing.get_origin(core) is typing.Literal:
         metavar = "{" + ",".join(map(str, typing.get_args(core))) + "}"

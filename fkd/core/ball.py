@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from fkd.core import _euclidean
@@ -52,7 +52,7 @@ def check_epsilon(
     return epsilon + 0.0
 
 
-def check_channel_scale(value: object) -> object:
+def check_channel_scale(value: object) -> tuple[float, ...] | None:
     """Channel scales as they are kept: None where each is 1, which is the same ball.
 
     Raises:
@@ -70,6 +70,37 @@ def check_channel_scale(value: object) -> object:
             "model's normalisation, say, or leave it out."
         )
     return None if all(v == 1.0 for v in scale) else scale
+
+
+def check_ball(values: object) -> object:
+    """A configuration's raw values with ``epsilon`` and ``channel_scale`` checked for its ``norm``.
+
+    For a pydantic validator that runs before the fields' own: what an epsilon may be depends on the
+    other two.
+
+    Raises:
+        ConfigError: the ball cannot be.
+    """
+    if not isinstance(values, dict) or values.get("norm", "linf") not in NORMS:
+        return values
+    checked = dict(values)
+    scale = check_channel_scale(values.get("channel_scale"))
+    if "channel_scale" in values:
+        checked["channel_scale"] = scale
+    if "epsilon" in values:
+        checked["epsilon"] = check_epsilon(values["epsilon"], values.get("norm", "linf"), scale)
+    return checked
+
+
+def in_norm(norm_text: str) -> str:
+    """What follows a radius in a sentence, from `Ball.norm_text`; nothing for the usual ball.
+
+    Example:
+        >>> in_norm("linf"), in_norm("l2"), in_norm("linf / (0.25, 0.5, 0.1)")
+        ('', ' in L2', ' times the channel scales (0.25, 0.5, 0.1)')
+    """
+    norm, _, scale = norm_text.partition(" / ")
+    return (" in L2" if norm == "l2" else "") + (f" times the channel scales {scale}" * bool(scale))
 
 
 class Ball(Config):
@@ -99,20 +130,10 @@ class Ball(Config):
     norm: Norm = "linf"
     channel_scale: tuple[float, ...] | None = None
 
-    @field_validator("epsilon", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _epsilon_is_a_number(cls, value: object) -> float:
-        return check_epsilon(value, "l2")
-
-    @field_validator("channel_scale", mode="before")
-    @classmethod
-    def _scale_is_positive(cls, value: object) -> object:
-        return check_channel_scale(value)
-
-    @model_validator(mode="after")
-    def _epsilon_in_range(self) -> Ball:
-        check_epsilon(self.epsilon, self.norm, self.channel_scale)
-        return self
+    def _check_ball(cls, values: object) -> object:
+        return check_ball(values)
 
     @classmethod
     def per_channel(cls, epsilon: float, std: Sequence[float], norm: Norm = "linf") -> Ball:
@@ -122,6 +143,17 @@ class Ball(Config):
         epsilon of each other; in L2 likewise.
         """
         return cls(epsilon=epsilon, norm=norm, channel_scale=tuple(std))
+
+    @property
+    def norm_text(self) -> str:
+        """The ball but for its radius, as in tables: ``linf``, ``l2``, ``linf / (0.25, 0.5, 0.1)``."""
+        if self.channel_scale is None:
+            return self.norm
+        return f"{self.norm} / ({', '.join(f'{value:g}' for value in self.channel_scale)})"
+
+    def describe(self) -> str:
+        """The ball in a sentence: ``epsilon 0.1``, ``epsilon 1.5 in L2``."""
+        return f"epsilon {self.epsilon:g}{in_norm(self.norm_text)}"
 
     def check_fits(self, image_shape: Sequence[int]) -> None:
         """Refuse a ball that does not fit images of shape (C, H, W).

@@ -53,7 +53,7 @@ def analyse_and_compare(
 
 
 def _check_comparable(configs: Sequence[AnalysisConfig]) -> None:
-    for name in ("dataset", "epsilon", "norm", "count", "split", "gap_class"):
+    for name in ("dataset", "epsilon", "norm", "channel_scale", "count", "split", "gap_class"):
         seen = {getattr(config, name) for config in configs}
         if len(seen) > 1:
             raise ConfigError(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from fkd.attacks import PairAttackConfig, attack_config
 from fkd.bounds import CertificateConfig, certificate_config
-from fkd.core.ball import Ball, Norm, check_epsilon
+from fkd.core.ball import Ball, Norm, check_ball
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
 from fkd.core.hashing import hash_json, short
@@ -29,7 +29,9 @@ class AnalysisConfig(Config):
     dataset: str = Field(description="Name of the data set.")
     teacher: str = Field(description="Teacher: a model's name or folder.")
     student: str = Field(description="Student: a model's name or folder.")
-    epsilon: float = Field(description="Radius of the ball in pixel units, in [0, 1].")
+    epsilon: float = Field(
+        description="Radius of the ball in pixel units: in [0, 1] for linf; an L2 radius may be larger."
+    )
     count: int = Field(default=200, ge=1, description="How many examples, from the split's start.")
     seed: int = Field(default=0, description="Seed of the attack's random starts.")
     split: Literal["train", "test"] = Field(default="test", description="Which part of the set.")
@@ -37,7 +39,19 @@ class AnalysisConfig(Config):
         default="label",
         description="Class whose confidences are compared: the label, or the teacher's prediction.",
     )
-    norm: Norm = Field(default="linf", description="Norm of the ball.")
+    norm: Norm = Field(
+        default="linf",
+        description=(
+            "Norm of the ball: linf, the largest pixel change, or l2, the root of the sum of squares."
+        ),
+    )
+    channel_scale: tuple[float, ...] | None = Field(
+        default=None,
+        description=(
+            "Epsilon's unit in each channel; with the std of the models' normalisation epsilon is the "
+            "radius after that layer. Without it epsilon is in pixel units."
+        ),
+    )
     attack: SerializeAsAny[PairAttackConfig] = Field(
         default_factory=PairAttackConfig, description="The attack and its settings."
     )
@@ -45,10 +59,10 @@ class AnalysisConfig(Config):
         default_factory=CertificateConfig, description="The certificate and its settings."
     )
 
-    @field_validator("epsilon", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _check_epsilon(cls, value: object) -> float:
-        return check_epsilon(value)
+    def _check_ball(cls, values: object) -> object:
+        return check_ball(values)
 
     @field_validator("seed")
     @classmethod
@@ -68,7 +82,7 @@ class AnalysisConfig(Config):
     @property
     def ball(self) -> Ball:
         """The ball around each example."""
-        return Ball(epsilon=self.epsilon, norm=self.norm)
+        return Ball(epsilon=self.epsilon, norm=self.norm, channel_scale=self.channel_scale)
 
     def attack_json(self) -> str:
         """The attack's settings that determine its result, as stored in the table."""
@@ -95,7 +109,8 @@ class ResolvedPair:
     """The data set and both cards of an analysis, checked against each other; weights on demand.
 
     Raises:
-        ConfigError: unknown names, or a pair that cannot be compared on this data set.
+        ConfigError: unknown names, a pair that cannot be compared on this data set, or a ball that does
+            not fit its images.
     """
 
     def __init__(self, config: AnalysisConfig) -> None:
@@ -104,6 +119,7 @@ class ResolvedPair:
         self.teacher_card: ModelCard = read_card(config.teacher)
         self.student_card: ModelCard = read_card(config.student)
         check_pair(self.teacher_card, self.student_card, self.data_set)
+        config.ball.check_fits(self.teacher_card.image_shape)
 
     def load(self, device: str = "cpu") -> tuple[Model, Model]:
         """Teacher and student with their weights."""
@@ -115,9 +131,12 @@ class ResolvedPair:
     def key(self) -> str:
         """Hash of everything that determines the table (content, not file names)."""
         config = self.config
+        # Only where it says something: tables made before there were scales keep their keys.
+        scale = {} if config.channel_scale is None else {"channel_scale": config.channel_scale}
         return short(
             hash_json(
                 {
+                    **scale,
                     "schema": SCHEMA_VERSION,
                     "procedure": PROCEDURE_VERSION,
                     "dataset": config.dataset,

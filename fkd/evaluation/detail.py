@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 
 from fkd.attacks import PairAttackConfig, make_attack
 from fkd.bounds import CertificateConfig, make_certificate
-from fkd.core.ball import Region, check_epsilon
+from fkd.core.ball import check_epsilon
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError, UnsupportedModelError
 from fkd.core.hashing import hash_json, short
@@ -128,27 +129,30 @@ def gap_curve(
 ) -> pd.DataFrame:
     """Largest gap found and certified bound of one example against epsilon; stored once computed.
 
+    The balls are those of the analysis's norm and channel scales.
     A witness inside a smaller ball lies in every larger one, and a larger ball's certificate holds in
     every smaller one, so both columns are made monotone by taking the best known for each epsilon.
 
     Args:
         config: the analysis; its own epsilon is among the default values.
         index: example id.
-        epsilons: radii in [0, 1]; default: from 0 to 1.5 times the analysis's, at most 1.
+        epsilons: radii; default: from 0 to 1.5 times the analysis's, at most the whole image range.
         progress: told about both stages.
 
     Returns:
         Columns ``epsilon``, ``gap_attack``, ``gap_certified`` (null without a certificate).
 
     Raises:
-        ConfigError: an epsilon outside [0, 1] or an index beyond the data.
+        ConfigError: an epsilon that no ball of this norm can have, or an index beyond the data.
         DataError: the images are not on this machine.
     """
-    if epsilons is None:
-        # Beyond 1 there is nothing more to reach.
-        epsilons = [min(share * config.epsilon, 1.0) for share in _CURVE_SHARES]
-    radii = sorted({round(check_epsilon(e), 6) for e in epsilons} | {config.epsilon})
     pair = ResolvedPair(config)
+    if epsilons is None:
+        # Beyond the image range there is nothing more to reach; rounded up it would be refused.
+        largest = math.floor(1e6 * config.ball.diameter(pair.teacher_card.image_shape)) / 1e6
+        epsilons = [min(share * config.epsilon, largest) for share in _CURVE_SHARES]
+    checked = (check_epsilon(e, config.norm, config.channel_scale) for e in epsilons)
+    radii = sorted({round(epsilon, 6) for epsilon in checked} | {config.epsilon})
     base = config.model_copy(update={"count": 1, "epsilon": 0.0})
     key = short(hash_json({"curve": ResolvedPair(base).key(), "index": index, "radii": radii}))
     path = results_dir() / "curves" / f"{key}.parquet"
@@ -160,7 +164,7 @@ def gap_curve(
     teacher, student = pair.load("cpu")
     image, label = split.images[index : index + 1], split.labels[index : index + 1]
     classes = compared_classes(config, label, teacher, image).repeat(len(radii))
-    region = Region.around(
+    region = config.ball.region_of(
         image.repeat(len(radii), 1, 1, 1),
         torch.tensor(radii, dtype=torch.float64),
         torch.full((len(radii),), index, dtype=torch.int64),
@@ -201,10 +205,12 @@ def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
         f"--seed {config.seed}",
     ]
     default = AnalysisConfig.model_fields
-    for name in ("split", "gap_class"):
+    for name in ("split", "gap_class", "norm"):
         value = getattr(config, name)
         if value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
+    if config.channel_scale is not None:
+        parts.append(f"--channel-scale {' '.join(map(repr, config.channel_scale))}")
     for name in ("attack", "certificate"):
         settings = _settings_words(getattr(config, name))
         if settings:

@@ -245,7 +245,7 @@ def _table(
         "teacher_hash": pair.teacher_card.model_hash,
         "student_hash": pair.student_card.model_hash,
         "data_hash": split.fingerprint,
-        "norm": config.norm,
+        "norm": config.ball.norm_text,
         "attack": config.attack_json(),
         "certificate": config.certificate_json(),
         "key": pair.key(),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from fkd.core.ball import in_norm
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
 from fkd.evaluation.rounding import bound_text, reached_text
@@ -15,7 +16,7 @@ class Summary(Config):
     """Figures of one analysis; shares and gaps lie in [0, 1]."""
 
     count: int = Field(description="Examples analysed.")
-    epsilon: float = Field(description="Radius of the ball, pixel units.")
+    epsilon: float = Field(description="Radius of the ball, in the norm of the table.")
     teacher_accuracy: float = Field(description="Share the teacher classifies right, clean.")
     student_accuracy: float = Field(description="Share the student classifies right, clean.")
     agreement_clean: float = Field(description="Share with equal predictions at the clean image.")
@@ -73,14 +74,18 @@ def summarise(table: pd.DataFrame) -> Summary:
         else None,
         "certified_missing": int((~has_bound).sum()),
     }
-    return Summary(**figures, verdict=_verdict(figures, int(agrees.sum()), int(disagrees.sum())))
+    ball = f"ε = {figures['epsilon']:g}"
+    if "norm" in table:
+        ball += in_norm(str(table["norm"].iloc[0]))
+    verdict = _verdict(figures, ball, int(agrees.sum()), int(disagrees.sum()))
+    return Summary(**figures, verdict=verdict)
 
 
-def _verdict(figures: dict, agreeing: int, disagreeing: int) -> str:
-    count, epsilon = figures["count"], figures["epsilon"]
+def _verdict(figures: dict, ball: str, agreeing: int, disagreeing: int) -> str:
+    count = figures["count"]
     undecided = count - agreeing - disagreeing
     first = (
-        f"Within ε = {epsilon:g}, teacher and student provably agree on {agreeing} of {count} "
+        f"Within {ball}, teacher and student provably agree on {agreeing} of {count} "
         f"examples, demonstrably disagree on {disagreeing}, and {undecided} "
         f"{'is' if undecided == 1 else 'are'} undecided."
     )

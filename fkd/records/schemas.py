@@ -33,7 +33,7 @@ _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 ANALYSIS_COLUMNS: tuple[Column, ...] = (
     Column("index", pa.int64(), "position", "Example id: position in the data set's split."),
     Column("label", pa.int64(), "class", "True class y of the example."),
-    Column("epsilon", pa.float64(), "pixel, [0, 1]", "Radius of the ball around the image."),
+    Column("epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."),
     Column("gap_class", pa.int64(), "class", "Class c whose confidences are compared."),
     Column("teacher_pred", pa.int64(), "class", "Teacher's prediction at the clean image."),
     Column("student_pred", pa.int64(), "class", "Student's prediction at the clean image."),
@@ -121,7 +121,13 @@ ANALYSIS_COLUMNS: tuple[Column, ...] = (
     Column("teacher_hash", _DICTIONARY, "SHA-256", "Teacher's architecture and weights."),
     Column("student_hash", _DICTIONARY, "SHA-256", "Student's architecture and weights."),
     Column("data_hash", _DICTIONARY, "SHA-256", "Pixels and labels of the split."),
-    Column("norm", _DICTIONARY, "name", "Norm of the ball; linf is the largest pixel change."),
+    Column(
+        "norm",
+        _DICTIONARY,
+        "name",
+        "Norm of the ball: linf is the largest pixel change, l2 the root of the sum of squares; after a "
+        "slash the scale of each channel, in which epsilon then counts.",
+    ),
     Column("attack", _DICTIONARY, "JSON", "The attack and its configuration."),
     Column("certificate", _DICTIONARY, "JSON", "The certificate and its configuration."),
     Column("seed", pa.int64(), "number", "Seed of the attack's random starts."),
@@ -162,7 +168,7 @@ def column_documentation(columns: tuple[Column, ...] = ANALYSIS_COLUMNS) -> pd.D
 
 
 CURVE_COLUMNS: tuple[Column, ...] = (
-    Column("epsilon", pa.float64(), "pixel, [0, 1]", "Radius of the ball around the image."),
+    Column("epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."),
     Column(
         "gap_attack", pa.float64(), "probability", "Largest gap found in this or a smaller ball."
     ),

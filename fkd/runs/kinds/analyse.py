@@ -28,9 +28,10 @@ class AnalyseRun(RunKind):
 
     def title(self, spec: dict[str, Any]) -> str:
         """``student against teacher on dataset, epsilon 0.1, 200 examples``."""
+        norm = " in L2" if spec.get("norm") == "l2" else ""
         return (
             f"{spec['student']} against {spec['teacher']} on {spec['dataset']}, "
-            f"epsilon {spec['epsilon']:g}, {spec['count']} examples"
+            f"epsilon {spec['epsilon']:g}{norm}, {spec['count']} examples"
         )
 
     def target(self, spec: dict[str, Any]) -> str:
