@@ -5,11 +5,12 @@
     python pretrained/build.py --jobs 3              # three trainings at a time, one thread each
     python pretrained/build.py --list                # what would be done
 
-A model whose card names the same specification (and, for a student, the same teacher) is kept; an
-interrupted training goes on where it stopped.  Everything runs on the CPU, one thread a training, so that
-the same machine type gives the same weights.  Then each student is analysed against its teacher on the
-first 200 test images at every radius of `EPSILONS`.  Witnesses are images: those of digits are shipped,
-those of downloaded sets are not.
+Students are distilled, or copies of their teacher with rounded or pruned weights.  A model whose card
+names the same specification (and, for a student, the same teacher) is kept; an interrupted training goes
+on where it stopped.  Everything runs on the CPU, one thread a training, so that the same machine type
+gives the same weights.  Then each student is analysed against its teacher on the first 200 test images at
+every radius of `EPSILONS`.  Witnesses are images: those of digits are shipped, those of downloaded sets
+are not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from fkd.core.errors import FkdError  # noqa: E402
 from fkd.core.memory import keep_freed_memory  # noqa: E402
 from fkd.core.progress import Progress  # noqa: E402
 from fkd.data import get_data_set  # noqa: E402
-from fkd.distillation import TrainSpec, train_model  # noqa: E402
+from fkd.distillation import CopySpec, TrainSpec, copy_model, train_model  # noqa: E402
 from fkd.evaluation import AnalysisConfig, ResolvedPair, analyse, shipped_dir, summarise  # noqa: E402
 from fkd.models import read_card  # noqa: E402
 
@@ -60,11 +61,40 @@ MNIST: dict[str, Any] = {
 EPSILONS = (0.02, 0.05, 0.1)
 COUNT = 200
 TEACHER: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 16}}
+#: Students of their teacher's shape: part of the name, way of copying, settings.
+COPIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("8bit", "quantised", {"bits": 8, "granularity": "channel"}),
+    ("pruned", "pruned", {"share": 0.3}),
+)
 STUDENT: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 4}}
 
+Spec = TrainSpec | CopySpec
 
-def zoo(dataset: str) -> list[TrainSpec]:
+
+def zoo(dataset: str) -> list[Spec]:
     """Specifications of one data set's models, teachers first."""
+    return [*trainings(dataset), *copies(dataset)]
+
+
+def copies(dataset: str) -> list[CopySpec]:
+    """The students that are copies of a teacher."""
+    common = DIGITS if dataset == "digits" else MNIST
+    return [
+        CopySpec(
+            name=f"{dataset}-{kind}-of-{teacher}",
+            teacher=f"{dataset}-teacher-{teacher}",
+            method=method,
+            method_config=config,
+            report_epsilons=common["report_epsilons"],
+            device="cpu",
+        )
+        for teacher in ("pgd", "ibp")
+        for kind, method, config in COPIES
+    ]
+
+
+def trainings(dataset: str) -> list[TrainSpec]:
+    """The teachers and the distilled students."""
     is_digits = dataset == "digits"
     common = {**(DIGITS if is_digits else MNIST), "device": "cpu", "seed": 0}
     attack = {"epsilon": 0.1, "steps": 7 if is_digits else 5, "step_size": 0.03}
@@ -113,7 +143,7 @@ def zoo(dataset: str) -> list[TrainSpec]:
     ]
 
 
-def is_current(spec: TrainSpec) -> bool:
+def is_current(spec: Spec) -> bool:
     """Whether the folder holds the model that this specification makes."""
     if not (ROOT / spec.name / "card.json").is_file():
         return False
@@ -130,8 +160,8 @@ def is_current(spec: TrainSpec) -> bool:
     )
 
 
-def train(spec: TrainSpec) -> None:
-    """Train one model into its folder."""
+def make(spec: Spec) -> None:
+    """Train one model, or copy its teacher, into its folder."""
     if is_current(spec):
         LOG.info("%s is up to date", spec.name)
         return
@@ -150,23 +180,27 @@ def train(spec: TrainSpec) -> None:
                 "%s: %s %d/%d: %s", spec.name, progress.stage, progress.done, progress.total, values
             )
 
-    try:
-        model = train_model(spec, out=ROOT / spec.name, progress=log)
-    except FkdError:
-        # A checkpoint of an older specification is of no use to this script.
-        LOG.info("%s starts afresh", spec.name)
-        model = train_model(spec, out=ROOT / spec.name, progress=log, resume=False)
+    out = ROOT / spec.name
+    if isinstance(spec, CopySpec):
+        model = copy_model(spec, out=out, progress=log)
+    else:
+        try:
+            model = train_model(spec, out=out, progress=log)
+        except FkdError:
+            # A checkpoint of an older specification is of no use to this script.
+            LOG.info("%s starts afresh", spec.name)
+            model = train_model(spec, out=out, progress=log, resume=False)
     LOG.info("%s: done in %.0f s: %s", spec.name, model.card.seconds, model.card.metrics)
 
 
-def waves(specs: list[TrainSpec]) -> Iterator[list[TrainSpec]]:
+def waves(specs: list[Spec]) -> Iterator[list[Spec]]:
     """Teachers before the students that need them."""
     yield [spec for spec in specs if spec.teacher is None]
     yield [spec for spec in specs if spec.teacher is not None]
 
 
-def train_side_by_side(specs: list[TrainSpec], jobs: int) -> None:
-    """Train in ``jobs`` processes at a time.
+def make_side_by_side(specs: list[Spec], jobs: int) -> None:
+    """Make models in ``jobs`` processes at a time.
 
     Raises:
         SystemExit: one failed.
@@ -188,11 +222,11 @@ def train_side_by_side(specs: list[TrainSpec], jobs: int) -> None:
             time.sleep(0.2)
 
 
-def tables(specs: list[TrainSpec]) -> list[AnalysisConfig]:
+def tables(specs: list[Spec]) -> list[AnalysisConfig]:
     """What the shipped tables are of: each student with its teacher at each radius."""
     return [
         AnalysisConfig(
-            dataset=spec.dataset,
+            dataset=read_card(ROOT / spec.name).dataset,
             teacher=spec.teacher,
             student=spec.name,
             epsilon=epsilon,
@@ -204,7 +238,7 @@ def tables(specs: list[TrainSpec]) -> list[AnalysisConfig]:
     ]
 
 
-def make_tables(specs: list[TrainSpec]) -> None:
+def make_tables(specs: list[Spec]) -> None:
     """Make the tables that are missing and drop those of pairs that are no more."""
     folder = shipped_dir()
     keys = {}
@@ -252,9 +286,9 @@ def main() -> None:
     elif arguments.tables:
         make_tables([spec for name in ["digits", "mnist"] for spec in zoo(name)])
     elif arguments.only and len(specs) == 1:
-        train(specs[0])
+        make(specs[0])
     else:
-        train_side_by_side(missing, max(1, arguments.jobs))
+        make_side_by_side(missing, max(1, arguments.jobs))
         if not arguments.only:
             make_tables([spec for name in ["digits", "mnist"] for spec in zoo(name)])
 

@@ -53,7 +53,7 @@ def test_every_option_shown_exists(words, capsys):
 
 def test_every_command_is_shown():
     shown = {words[0] for words in _commands()}
-    assert {"analyse", "compare", "distill", "train", "models", "data"} <= shown
+    assert {"analyse", "compare", "distill", "copy", "train", "models", "data"} <= shown
 
 
 def test_names_in_examples_are_shipped():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from fkd.distillation import METHODS
+from fkd.distillation import COPIES, METHODS
 from fkd.evaluation import bound_text, find_analysis, list_analyses, reached_text, summarise
 from fkd.models import list_models, read_card
 from fkd.records import column_documentation
@@ -23,9 +23,10 @@ def _columns() -> list[str]:
 
 def _methods() -> list[str]:
     entries = [(METHODS.get(name).role, name, METHODS.get(name)) for name in METHODS]
+    entries.sort(key=lambda entry: entry[0], reverse=True)
+    entries += [("copy", name, COPIES.get(name)) for name in COPIES]
     return ["| makes | method | source |", "|---|---|---|"] + [
-        f"| a {role} | `{name}`: {entry.title} | {entry.source} |"
-        for role, name, entry in sorted(entries, key=lambda entry: entry[0], reverse=True)
+        f"| a {made} | `{name}`: {entry.title} | {entry.source} |" for made, name, entry in entries
     ]
 
 
@@ -71,8 +72,10 @@ def _pairs() -> list[str]:
             "|---|" + "--:|" * len(radii),
         ]
         for teacher in ("pgd", "ibp"):
-            for method in ("kd", "rslad", "faithful"):
+            for method in ("kd", "rslad", "faithful", "8bit", "pruned"):
                 name = f"{dataset}-{method}-of-{teacher}"
+                if not any(entry.config.student == name for entry in entries):
+                    continue
                 cells = []
                 for radius in radii:
                     (entry,) = (
