@@ -18,7 +18,8 @@ def draw() -> tuple[backend.Choice | None, str | None]:
     with st.sidebar:
         dataset = _dataset()
         teacher, student = _pair(dataset)
-        epsilon_text = _epsilon(dataset)
+        norm = _norm()
+        epsilon_text = _epsilon(dataset, norm)
         count, gap_class = _more()
     if teacher is None or student is None:
         missing = "teacher" if teacher is None else "student"
@@ -27,10 +28,10 @@ def draw() -> tuple[backend.Choice | None, str | None]:
             "one on the page Distil."
         )
     try:
-        epsilon = backend.parse_epsilon(epsilon_text)
+        epsilon = backend.parse_epsilon(epsilon_text, norm)
     except backend.FkdError as error:
         return None, str(error)
-    return backend.Choice(dataset, teacher, student, epsilon, count, gap_class), None
+    return backend.Choice(dataset, teacher, student, epsilon, count, gap_class, norm), None
 
 
 def _dataset() -> str:
@@ -72,30 +73,59 @@ def _pair(dataset: str) -> tuple[str | None, str | None]:
     return teacher, student
 
 
-def _epsilon(dataset: str) -> str:
+def _norm() -> str:
+    """The ball's norm, by its name in fkd."""
+    names = list(backend.NORM_NAMES.values())
+    shown = st.segmented_control(
+        "Norm",
+        names,
+        default=names[0],
+        required=True,
+        on_change=_norm_changed,
+        help="L∞ limits the change of every pixel, L2 the root of the sum of all squared changes.",
+        **state.bound("norm"),
+    )
+    return _norm_named(shown)
+
+
+def _norm_named(shown: str | None) -> str:
+    by_name = {name: norm for norm, name in backend.NORM_NAMES.items()}
+    return by_name.get(shown or "", "linf")
+
+
+def _epsilon(dataset: str, norm: str) -> str:
     info = backend.data_set(dataset)
-    *_, default = backend.default_pair(dataset)
-    options = sorted({*(info.epsilons if info else ()), default, *_typed_epsilon()})
+    default = _default_epsilon(dataset, norm)
+    if norm == "l2":
+        label, offered = "ε, length of the change", backend.L2_RADII
+        limited = "All pixels' changes, squared and summed, have at most this root"
+    else:
+        label, offered = "ε, largest pixel change", info.epsilons if info else ()
+        limited = "Every pixel may change by at most this much"
+    options = sorted({*offered, default, *_typed_epsilon(norm)})
     labels = [f"{value:g}" for value in options]
     return st.selectbox(
-        "ε, largest pixel change",
+        label,
         labels,
         index=labels.index(f"{default:g}"),
         accept_new_options=True,
         help=(
-            "Every pixel may change by at most this much; images lie in [0, 1]. "
-            "Type another value, also as a fraction such as 8/255."
+            f"{limited}; images lie in [0, 1]. Type another value, also as a fraction such as 8/255."
         ),
         **state.bound("epsilon"),
     )
 
 
-def _typed_epsilon() -> list[float]:
+def _default_epsilon(dataset: str, norm: str) -> float:
+    return backend.L2_DEFAULT if norm == "l2" else backend.default_pair(dataset)[2]
+
+
+def _typed_epsilon(norm: str) -> list[float]:
     """The radius in use or in the address, so that the list holds a typed one too."""
     with contextlib.suppress(backend.FkdError):
         typed = st.session_state.get("epsilon") or st.query_params.get("epsilon")
         if typed:
-            return [backend.parse_epsilon(typed)]
+            return [backend.parse_epsilon(typed, norm)]
     return []
 
 
@@ -116,13 +146,19 @@ def _more() -> tuple[int, str]:
 
 
 def _dataset_changed() -> None:
-    teacher, student, epsilon = backend.default_pair(st.session_state["dataset"])
+    teacher, student, _ = backend.default_pair(st.session_state["dataset"])
     st.session_state["teacher"] = teacher
     st.session_state["student"] = student
-    st.session_state["epsilon"] = f"{epsilon:g}"
+    _norm_changed()
     # An id means another image there.
     if "example" in st.session_state:
         st.session_state["example"] = None
+
+
+def _norm_changed() -> None:
+    """A radius means another thing in another norm, and another data set has its own."""
+    norm = _norm_named(st.session_state.get("norm"))
+    st.session_state["epsilon"] = f"{_default_epsilon(st.session_state['dataset'], norm):g}"
 
 
 def _teacher_changed() -> None:

@@ -17,7 +17,7 @@ import streamlit as st
 from dashboard import backend
 
 #: Keys of the sidebar's widgets; also the names in the address.
-PAIR_KEYS = ("dataset", "teacher", "student", "epsilon", "count", "gap_class")
+PAIR_KEYS = ("dataset", "teacher", "student", "norm", "epsilon", "count", "gap_class")
 #: Keys of pages' widgets that belong to a view.
 VIEW_KEYS = ("example", "pairing", "show", "witness", "curve", "page", "students", "run", "task")
 

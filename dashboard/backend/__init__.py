@@ -29,7 +29,7 @@ from dashboard.backend.catalogue import (
     students,
     teachers,
 )
-from dashboard.backend.choice import Choice, parse_epsilon
+from dashboard.backend.choice import L2_DEFAULT, L2_RADII, NORM_NAMES, Choice, parse_epsilon
 from dashboard.backend.forms import Field, fields_of
 from dashboard.backend.reference import (
     column_documentation,
@@ -66,6 +66,9 @@ from fkd.evaluation import ExampleDetail, Summary, bound_text, reached_text
 from fkd.runs import RunRecord
 
 __all__ = [
+    "L2_DEFAULT",
+    "L2_RADII",
+    "NORM_NAMES",
     "STATE_NAMES",
     "Cancelled",
     "Choice",

@@ -75,7 +75,7 @@ def stored(choice: Choice) -> list[Choice]:
     """What is stored of the choice's pair: other radii, other numbers of examples."""
     entries = evaluation.list_analyses(choice.dataset, choice.teacher, choice.student)
     found = {choice_of(entry.config) for entry in entries if is_current(entry)}
-    return sorted(found, key=lambda c: (c.epsilon, c.count, c.gap_class))
+    return sorted(found, key=lambda c: (c.norm != choice.norm, c.epsilon, c.count, c.gap_class))
 
 
 def latest_choice(key: str) -> Choice | None:
@@ -87,10 +87,9 @@ def latest_choice(key: str) -> Choice | None:
 
 
 def radii(choice: Choice) -> pd.DataFrame:
-    """Every stored radius of the choice's pair, same examples and class: `Summary`'s figures."""
-    configs = [
-        c for c in stored(choice) if c.count == choice.count and c.gap_class == choice.gap_class
-    ]
+    """Every stored radius of the choice's pair, same norm, examples, class: `Summary`'s figures."""
+    kept = (choice.count, choice.gap_class, choice.norm)
+    configs = [c for c in stored(choice) if (c.count, c.gap_class, c.norm) == kept]
     rows = []
     for other in configs:
         loaded = find(other)

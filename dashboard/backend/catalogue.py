@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard.backend.choice import DEFAULT_COUNT, GAP_CLASSES, Choice
+from fkd.core.ball import NORMS
 from fkd.core.errors import FkdError
 from fkd.core.progress import ProgressCallback
 from fkd.data import DataSetInfo, get_data_set, list_data_sets
@@ -74,7 +75,7 @@ def same_method_student(dataset: str, teacher: str, student: str) -> str | None:
 
 
 def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
-    """Teacher, student and radius to show first: a pair whose analysis is stored, if there is one.
+    """Teacher, student and radius (L∞) to show first: a pair whose analysis is stored, if there is one.
 
     Shipped pairs come first, by name, and students that were trained before mere copies of the teacher,
     so the choice is the same on every machine; of the radii stored
@@ -84,7 +85,8 @@ def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
     known = {card.name: card for card in list_models(dataset)}
     for entry in list_analyses(dataset):
         choice = choice_of(entry.config)
-        if (choice.count, choice.gap_class) != (DEFAULT_COUNT, GAP_CLASSES[0]):
+        usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0])
+        if (choice.count, choice.gap_class, choice.norm) != usual:
             continue
         student = known.get(choice.student)
         if student is None or not is_student_of(student, choice.teacher) or not is_current(entry):
@@ -160,4 +162,5 @@ def choice_of(entry_config: Any) -> Choice:
         epsilon=entry_config.epsilon,
         count=entry_config.count,
         gap_class=entry_config.gap_class,
+        norm=entry_config.norm,
     )

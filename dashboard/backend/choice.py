@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fkd.core.ball import check_epsilon
+from fkd.core.ball import NORMS, check_epsilon
 from fkd.core.errors import ConfigError
 from fkd.evaluation import AnalysisConfig, parse_analysis
 
 DEFAULT_COUNT = 200
 GAP_CLASSES = ("label", "teacher")
+
+#: The norms of a ball, as people write them.
+NORM_NAMES = dict(zip(NORMS, ("L∞", "L2"), strict=True))
+#: L2 radii worth offering, and the one to begin with.
+L2_RADII = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
+L2_DEFAULT = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,13 @@ class Choice:
     epsilon: float
     count: int = DEFAULT_COUNT
     gap_class: str = "label"
+    norm: str = NORMS[0]
+
+    @property
+    def shown_change(self) -> float:
+        """The pixel change that a picture of the perturbation shows in full colour."""
+        # An L2 witness spreads its length over many pixels: few change by more than half of it.
+        return self.epsilon if self.norm == NORMS[0] else min(1.0, self.epsilon / 2)
 
     def config(self) -> AnalysisConfig:
         """The analysis that answers this choice.
@@ -37,6 +50,7 @@ class Choice:
                 "epsilon": self.epsilon,
                 "count": self.count,
                 "gap_class": self.gap_class,
+                "norm": self.norm,
             }
         )
 
@@ -45,19 +59,19 @@ class Choice:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-def parse_epsilon(text: str) -> float:
+def parse_epsilon(text: str, norm: str = NORMS[0]) -> float:
     """A radius as people write it: ``0.1`` or ``8/255``.
 
     Raises:
-        ConfigError: it is no number in [0, 1].
+        ConfigError: it is no number in [0, 1], or for L2 none of at least 0.
     """
     above, slash, below = str(text).partition("/")
     if not slash:
-        return check_epsilon(text)
+        return check_epsilon(text, norm)
     try:
         value = float(above) / float(below)
     except (ValueError, ZeroDivisionError):
         raise ConfigError(
-            f"epsilon must be a number in [0, 1] or a fraction such as 8/255, got '{text}'."
+            f"epsilon must be a number or a fraction such as 8/255, got '{text}'."
         ) from None
-    return check_epsilon(value)
+    return check_epsilon(value, norm)

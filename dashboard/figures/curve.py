@@ -7,15 +7,23 @@ import plotly.graph_objects as go
 
 from dashboard.figures import theme
 
+_MEANINGS = {"linf": "largest pixel change", "l2": "length of the change, L2"}
+
 
 def curve(
-    frame: pd.DataFrame, *, epsilon: float | None = None, index: int, height: int = 270
+    frame: pd.DataFrame,
+    *,
+    epsilon: float | None = None,
+    norm: str = "linf",
+    index: int,
+    height: int = 270,
 ) -> theme.Chart:
     """A band that holds the true worst-case gap at each radius.
 
     Args:
         frame: columns ``epsilon, gap_attack, gap_certified``.
         epsilon: the radius chosen in the sidebar, marked by a line.
+        norm: of the balls.
         index: example id, for the description.
         height: pixels.
     """
@@ -51,7 +59,7 @@ def curve(
         figure.add_vline(x=epsilon, line={"color": theme.SELECTED, "width": 2, "dash": "dot"})
     theme.lay_out(
         figure,
-        x="ε (largest pixel change, images in [0, 1])",
+        x=f"ε ({_MEANINGS[norm]}, images in [0, 1])",
         y="confidence gap (probability)",
         height=height,
         y_range=(-0.03, 1.03),

@@ -160,14 +160,14 @@ def _is_missing(value: float | None) -> bool:
     return value is None or math.isnan(value)
 
 
-def ball(epsilon: float) -> str:
-    """``ε = 0.1``, never broken across lines."""
-    return unbroken(f"ε = {epsilon:g}")
+def ball(epsilon: float, norm: str = "linf") -> str:
+    """``ε = 0.1``, in L2 ``ε = 0.5 (L2)``, never broken across lines."""
+    return unbroken(f"ε = {epsilon:g}") + (f"{_NO_BREAK}(L2)" if norm == "l2" else "")
 
 
-def ball_in_pixels(epsilon: float) -> str:
-    """A radius with its size on the 0 to 255 scale: ``ε = 0.1 (25.5/255)``."""
-    return f"{ball(epsilon)} ({255.0 * epsilon:.3g}/255)"
+def ball_in_pixels(epsilon: float, norm: str = "linf") -> str:
+    """A radius with its size on the 0 to 255 scale: ``ε = 0.1 (25.5/255)``; in L2 without."""
+    return ball(epsilon, norm) + ("" if norm == "l2" else f" ({255.0 * epsilon:.3g}/255)")
 
 
 def unbroken(text: str) -> str:

@@ -44,7 +44,7 @@ def example_panel(ordered: pd.Series) -> None:
             st.error(str(error))
         return
     which = _witness_choice(detail)
-    example_images(detail, choice.epsilon, which)
+    example_images(detail, choice.shown_change, which)
     probabilities_at(detail, which)
     _curve(index)
 
@@ -123,8 +123,8 @@ def _witness_choice(detail: backend.ExampleDetail) -> str:
     )
 
 
-def example_images(detail: backend.ExampleDetail, epsilon: float, which: str = "gap") -> None:
-    """Image, witness, and their difference on the fixed scale, side by side."""
+def example_images(detail: backend.ExampleDetail, change: float, which: str = "gap") -> None:
+    """Image, witness, and their difference on the scale from -change to change, side by side."""
     witness = detail.gap_witness if which == "gap" else detail.disagreement_witness
     label = named(detail.classes, detail.row["label"])
     with st.grid(3, wrap=False, min_column_width=60, gap="xsmall"):
@@ -141,10 +141,10 @@ def example_images(detail: backend.ExampleDetail, epsilon: float, which: str = "
             alt=f"Witness of image {detail.index}: the image after the perturbation",
         )
         st.image(
-            difference(detail.image, witness, epsilon),
-            caption=f"change :blue[\u2212]/:orange[+]{epsilon:g}",
+            difference(detail.image, witness, change),
+            caption=f"change :blue[\u2212]/:orange[+]{change:g}",
             width="stretch",
-            alt=f"Change of each pixel of image {detail.index}, from -{epsilon:g} to {epsilon:g}",
+            alt=f"Change of each pixel of image {detail.index}, from -{change:g} to {change:g}",
         )
 
 
@@ -191,4 +191,4 @@ def _curve(index: int) -> None:
         return
     with st.spinner("Attacking and certifying at a dozen radii …", show_time=True):
         table = backend.curve(choice, loaded, index)
-    chart(figures.curve(table, epsilon=choice.epsilon, index=index), "gap_curve")
+    chart(figures.curve(table, epsilon=choice.epsilon, norm=choice.norm, index=index), "gap_curve")

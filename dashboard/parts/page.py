@@ -28,7 +28,7 @@ def heading(title: str, choice: backend.Choice | None) -> object:
         st.markdown(
             f":blue-badge[:material/school: {choice.teacher}] "
             f":orange-badge[:material/person: {choice.student}] "
-            f":gray-badge[{figures.ball_in_pixels(choice.epsilon)}] "
+            f":gray-badge[{figures.ball_in_pixels(choice.epsilon, choice.norm)}] "
             f":gray-badge[{choice.dataset}, {choice.count} images]"
         )
     return slot
@@ -106,9 +106,9 @@ def not_analysed(choice: backend.Choice) -> None:
         st.subheader("Not analysed yet", anchor=False)
         st.markdown(
             f"Nothing is stored for **{choice.student}** against **{choice.teacher}** within "
-            f"{figures.ball_in_pixels(choice.epsilon)} on the first {choice.count} test images of "
-            f"**{choice.dataset}**. An analysis attacks each image to find how far the two get apart, "
-            "and certifies how far they can get at most; it takes seconds to minutes, and is kept."
+            f"{figures.ball_in_pixels(choice.epsilon, choice.norm)} on the first {choice.count} test "
+            f"images of **{choice.dataset}**. An analysis attacks each image to find how far the two get "
+            "apart, and certifies how far they can get at most; it takes seconds to minutes, and is kept."
         )
         if live is not None and not live.has_ended:
             run.watch(live)
@@ -146,14 +146,15 @@ def _stored_instead(choice: backend.Choice) -> None:
         for other in others[:12]:
             by_teacher = ", teacher's class" if other.gap_class == "teacher" else ""
             st.button(
-                f"{figures.ball(other.epsilon)}, {other.count} images{by_teacher}",
-                key=f"stored_{other.epsilon:g}_{other.count}_{other.gap_class}",
+                f"{figures.ball(other.epsilon, other.norm)}, {other.count} images{by_teacher}",
+                key=f"stored_{other.norm}_{other.epsilon:g}_{other.count}_{other.gap_class}",
                 on_click=_take,
                 args=(other,),
             )
 
 
 def _take(other: backend.Choice) -> None:
+    st.session_state["norm"] = backend.NORM_NAMES[other.norm]
     st.session_state["epsilon"] = f"{other.epsilon:g}"
     st.session_state["count"] = other.count
     st.session_state["gap_class"] = other.gap_class

@@ -19,7 +19,8 @@ _GLOSSARY = """
 
 **ε, the ball.** All images in which every pixel differs from the given one by at most ε and stays in
 [0, 1]. Pixels run from 0 (black) to 1 (white), so ε = 0.1 is a tenth of the whole range, 25.5 of 255
-steps.
+steps. With the norm **L2** it is all images in [0, 1] whose change has at most the length ε: the root of
+the sum of all pixels' squared changes.
 
 **Confidence.** The softmax probability that a network gives one class; here the true label, or the
 teacher's prediction if *Class compared* says so.

@@ -36,10 +36,13 @@ def render() -> None:
         parts.chart(figures.histogram(backend.histogram(loaded), height=300), "histogram")
     with right:
         st.subheader("Agreement by radius", anchor=False)
-        radii = backend.radii(state.choice())
+        choice = state.choice()
+        radii = backend.radii(choice)
         parts.chart(
             figures.agreement(
-                radii, [figures.ball(value) for value in radii["epsilon"]], height=320
+                radii,
+                [figures.ball(value, choice.norm) for value in radii["epsilon"]],
+                height=320,
             ),
             "agreement",
         )

@@ -117,7 +117,8 @@ def _missing(choice: backend.Choice, missing: list[str]) -> None:
     info = backend.data_set(choice.dataset)
     with st.container(border=True):
         st.markdown(
-            f"**Not analysed yet** within {figures.ball(choice.epsilon)} on {choice.count} images: "
+            f"**Not analysed yet** within {figures.ball(choice.epsilon, choice.norm)} on "
+            f"{choice.count} images: "
             f"{', '.join(missing)}."
         )
         if info is not None and not info.is_available:

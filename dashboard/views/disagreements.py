@@ -30,9 +30,7 @@ def render() -> None:
     found = loaded.frame[loaded.frame["state"] == "refuted"]
     _headline(loaded, len(found))
     parts.chart(
-        figures.agreement(
-            pd.DataFrame([summary.model_dump()]), [figures.ball(summary.epsilon)], height=160
-        ),
+        figures.agreement(pd.DataFrame([summary.model_dump()]), [_ball()], height=160),
         "agreement",
     )
     if len(found):
@@ -40,23 +38,25 @@ def render() -> None:
     parts.how_to_read(_EXPLANATION)
 
 
+def _ball() -> str:
+    choice = state.choice()
+    return figures.ball(choice.epsilon, choice.norm)
+
+
 def _headline(loaded: backend.Loaded, found: int) -> None:
     counts = loaded.frame["state"].value_counts()
     certified, still_open = int(counts.get("certified", 0)), int(counts.get("open", 0))
-    total, epsilon = loaded.summary.count, loaded.summary.epsilon
+    total = loaded.summary.count
     rest = (
         f"{_are(certified)} certified to agree everywhere within ε, and {_are(still_open)} open: the "
         "attack found nothing there and the certificate proves nothing."
     )
     if found:
         st.markdown(
-            f"**A disagreement was found for {found} of {total} images** "
-            f"within {figures.ball(epsilon)}. {rest}"
+            f"**A disagreement was found for {found} of {total} images** within {_ball()}. {rest}"
         )
     else:
-        st.markdown(
-            f"**No disagreement found** on {total} images within {figures.ball(epsilon)}. {rest}"
-        )
+        st.markdown(f"**No disagreement found** on {total} images within {_ball()}. {rest}")
 
 
 def _are(count: int) -> str:
@@ -98,7 +98,7 @@ def _card(row: dict) -> None:
             "The stored disagreement could not be found again on this machine; the table keeps it."
         )
         return
-    parts.example_images(detail, choice.epsilon, "disagreement")
+    parts.example_images(detail, choice.shown_change, "disagreement")
     st.caption(_said(detail, classes))
     parts.page_link("gaps", "Look at this image closely", ":material/arrow_forward:", example=index)
 

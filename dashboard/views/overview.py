@@ -14,8 +14,8 @@ NEEDS = ("analysis",)
 
 _EXPLANATION = """
 A **student** network was trained to imitate a **teacher**. On the test images the two may look alike;
-this page asks what happens *around* each image, when every pixel may change by at most **ε**, a change
-people hardly see.
+this page asks what happens *around* each image, when every pixel may change by at most **ε** (or,
+with the norm L2, all pixels together by that length), a change people hardly see.
 
 - An **attack** searches that neighbourhood for the point where the two differ most. What it finds is a
   fact: there is an image to show, the **witness**. It may miss a worse point.
@@ -124,7 +124,7 @@ def _first_finding() -> None:
     else:
         with st.spinner("Finding the witness …", show_time=True):
             detail = backend.example(choice, loaded, index)
-        parts.example_images(detail, choice.epsilon)
+        parts.example_images(detail, choice.shown_change)
     parts.page_link("gaps", "Look at this image closely", ":material/arrow_forward:", example=index)
 
 
