@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fkd.models._folders import check_name
+    from fkd.models._onnx_weights import alter_onnx
     from fkd.models.base import ARCHITECTURES, Architecture, Network, Normalisation, build
     from fkd.models.card import ModelCard, ParentTeacher
-    from fkd.models.checkpoint import Model, check_new_model, save_model, weight_shapes
+    from fkd.models.checkpoint import (
+        Model,
+        check_new_model,
+        save_model,
+        save_onnx,
+        weight_shapes,
+    )
     from fkd.models.importing import import_model
+    from fkd.models.onnx_models import network_from_onnx
     from fkd.models.pairs import check_pair
     from fkd.models.zoo import damaged_models, find_model, list_models, load_model, read_card
 
@@ -27,6 +35,7 @@ _MODULES = {
     "Network": "base",
     "Normalisation": "base",
     "ParentTeacher": "card",
+    "alter_onnx": "_onnx_weights",
     "build": "base",
     "check_name": "_folders",
     "check_new_model": "checkpoint",
@@ -36,8 +45,10 @@ _MODULES = {
     "import_model": "importing",
     "list_models": "zoo",
     "load_model": "zoo",
+    "network_from_onnx": "onnx_models",
     "read_card": "zoo",
     "save_model": "checkpoint",
+    "save_onnx": "checkpoint",
     "weight_shapes": "checkpoint",
 }
 
@@ -62,6 +73,7 @@ __all__ = [
     "Network",
     "Normalisation",
     "ParentTeacher",
+    "alter_onnx",
     "build",
     "check_name",
     "check_new_model",
@@ -71,7 +83,9 @@ __all__ = [
     "import_model",
     "list_models",
     "load_model",
+    "network_from_onnx",
     "read_card",
     "save_model",
+    "save_onnx",
     "weight_shapes",
 ]

@@ -16,6 +16,7 @@ from fkd.core.errors import CheckpointError, ConfigError
 from fkd.core.paths import models_dir, pretrained_dir
 from fkd.models._folders import (
     CARD_FILE,
+    ONNX_FILE,
     WEIGHTS_FILE,
     card_text,
     check_name,
@@ -159,6 +160,35 @@ def save_model(
     write_folder(
         folder, {WEIGHTS_FILE: weights, CARD_FILE: card_text(card).encode()}, overwrite=overwrite
     )
+    return load_folder(folder)
+
+
+def save_onnx(
+    folder: Path, network: nn.Module, content: bytes, card: ModelCard, *, overwrite: bool = False
+) -> Model:
+    """Write ``folder`` with an ONNX graph and card, whole or not at all, and read it back.
+
+    Args:
+        folder: the model's folder; its name becomes the model's name.
+        network: what `fkd.models.onnx_models.network_from_onnx` made of the graph.
+        content: the graph it prepared.
+        card: ``name``, ``weights_sha256`` and ``parameters`` are filled in here.
+        overwrite: replace an existing folder.
+
+    Raises:
+        ConfigError: the name is unusable, taken, or a shipped model's.
+        CheckpointError: writing failed; nothing is left behind.
+    """
+    check_new_model(folder, overwrite=overwrite)
+    card = card.model_copy(
+        update={
+            "name": folder.name,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "parameters": count_parameters(network),
+        }
+    )
+    files = {ONNX_FILE: content, CARD_FILE: card_text(card).encode()}
+    write_folder(folder, files, overwrite=overwrite)
     return load_folder(folder)
 
 

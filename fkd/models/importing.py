@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,16 +11,15 @@ from fkd.core.config import Config
 from fkd.core.errors import CheckpointError, ConfigError
 from fkd.core.paths import models_dir
 from fkd.core.versions import package_versions
-from fkd.models._folders import CARD_FILE, ONNX_FILE, card_text, check_name, write_folder
+from fkd.models._folders import check_name
 from fkd.models._weights import parse_weights, read_bytes
 from fkd.models.card import ModelCard, Role
 from fkd.models.checkpoint import (
     Model,
     check_new_model,
-    count_parameters,
-    load_folder,
     network_from_weights,
     save_model,
+    save_onnx,
 )
 from fkd.models.onnx_models import network_from_onnx
 
@@ -128,12 +126,4 @@ def _import_onnx(path: Path, folder: Path, card: ModelCard, *, overwrite: bool) 
         shown=path.name,
         folder=path.resolve().parent,
     )
-    card = card.model_copy(
-        update={
-            "weights_sha256": hashlib.sha256(content).hexdigest(),
-            "parameters": count_parameters(network),
-        }
-    )
-    files = {ONNX_FILE: content, CARD_FILE: card_text(card).encode()}
-    write_folder(folder, files, overwrite=overwrite)
-    return load_folder(folder)
+    return save_onnx(folder, network, content, card, overwrite=overwrite)

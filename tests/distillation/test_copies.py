@@ -1,6 +1,7 @@
 """Copies with altered weights: rounded and pruned as written down, measured and saved like a student."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 from _tiny_training import Recorder, is_equal, tiny_spec, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from pydantic import Field
 
 from fkd.core.config import Config
-from fkd.core.errors import Cancelled, CheckpointError, ConfigError, UnsupportedModelError
+from fkd.core.errors import Cancelled, CheckpointError, ConfigError
 from fkd.core.paths import models_dir
 from fkd.data import load_split
 from fkd.distillation import (
@@ -26,7 +28,7 @@ from fkd.distillation import (
 from fkd.distillation.copies import Copying
 from fkd.distillation.copies.base import weighted_layers
 from fkd.distillation.copies.make import altered
-from fkd.models import load_model
+from fkd.models import import_model, load_model
 from tests.support.networks import make_network
 
 SHAPES = ((4, 3, 3, 3), (7, 36), (3, 7))
@@ -202,6 +204,19 @@ def test_what_was_made_is_found_and_a_taken_name_is_refused(robust_teacher, tmp_
         copy_model(make_spec(robust_teacher, method="pruned"), out=tmp_path / "copy")
 
 
+def test_a_copy_of_a_teacher_that_was_replaced_is_not_taken_for_the_new_ones(
+    robust_teacher, tmp_path
+):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(robust_teacher, teacher)
+    spec = make_spec(teacher)
+    made = copy_model(spec, out=tmp_path / "copy")
+    shutil.rmtree(teacher)
+    shutil.copytree(made.path.parent, teacher)
+    with pytest.raises(ConfigError, match="already a model called 'copy'"):
+        copy_model(spec, out=tmp_path / "copy")
+
+
 def test_a_cancelled_copy_leaves_nothing(robust_teacher, tmp_path):
     stop = Recorder(lambda report: report.stage == "measuring")
     with pytest.raises(Cancelled):
@@ -278,12 +293,39 @@ def test_a_new_way_of_copying_is_one_class(robust_teacher, tmp_path):
     assert not (models_dir() / "copy").exists()
 
 
-def test_an_onnx_graph_is_refused_with_what_to_do(tmp_path, monkeypatch, robust_teacher):
-    teacher = load_model(robust_teacher)
-    card = teacher.card.model_copy(update={"architecture": "onnx"})
-    monkeypatch.setattr(
-        "fkd.distillation.copies.spec.load_model",
-        lambda _: type(teacher)(card, teacher.network, teacher.path),
+@pytest.mark.parametrize("name", sorted(COPIES))
+def test_an_imported_onnx_graph_is_copied_as_a_graph(name, tmp_path):
+    generator = np.random.default_rng(0)
+    weights = {"w1": (64, 12), "w2": (12, 10), "b": (12,)}
+    values = {key: generator.normal(size=shape) / 4 for key, shape in weights.items()}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["images"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w1"], ["product"]),
+            helper.make_node("Add", ["product", "b"], ["hidden"]),
+            helper.make_node("Relu", ["hidden"], ["positive"]),
+            helper.make_node("MatMul", ["positive", "w2"], ["logits"]),
+        ],
+        "by_hand",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 1, 8, 8))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 10))],
+        [numpy_helper.from_array(v.astype(np.float32), key) for key, v in values.items()],
     )
-    with pytest.raises(UnsupportedModelError, match=r"is an ONNX graph.*models import"):
-        check_copy(make_spec(robust_teacher))
+    file = tmp_path / "net.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    file.write_bytes(
+        helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    )
+    facts = {"dataset": "digits", "role": "teacher", "image_shape": (1, 8, 8), "num_classes": 10}
+    teacher = import_model(file, name="theirs", mean=[0.3], std=[0.4], **facts)
+    model = copy_model(make_spec("theirs", method=name))
+    assert model.path == models_dir() / "copy" / "model.onnx"
+    assert (model.card.architecture, model.card.teacher.name) == ("onnx", "theirs")
+    assert (model.card.mean, model.card.std) == ((0.3,), (0.4,))
+    # The same as altering the converted network.
+    images = load_split("digits", "test").images[:50]
+    wanted = altered(teacher.network, make_copying(name))(images)
+    assert torch.allclose(model.network(images), wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(model.network(images), teacher.network(images), atol=1e-4)
+    assert set(model.card.metrics) == {"clean_accuracy", "teacher_agreement"}
+    assert load_model("copy").model_hash == model.model_hash != teacher.model_hash

@@ -11,14 +11,23 @@ import torch
 from torch import nn
 
 from fkd.core.device import choose_device
-from fkd.core.errors import ConfigError
 from fkd.core.paths import models_dir
 from fkd.core.progress import ProgressCallback, report
 from fkd.core.versions import package_versions
 from fkd.distillation._report import final_metrics
 from fkd.distillation.copies.base import Copying, weighted_layers
 from fkd.distillation.copies.spec import CopyPlan, CopySpec, check_copy
-from fkd.models import Model, ModelCard, ParentTeacher, check_new_model, load_model, save_model
+from fkd.models import (
+    Model,
+    ModelCard,
+    ParentTeacher,
+    alter_onnx,
+    check_new_model,
+    load_model,
+    network_from_onnx,
+    save_model,
+    save_onnx,
+)
 
 
 def copy_model(
@@ -41,7 +50,7 @@ def copy_model(
     Raises:
         ConfigError: the specification does not fit together or the name is taken.
         CheckpointError: the teacher's files are damaged, or the folder cannot be written.
-        UnsupportedModelError: the model's weights cannot be altered.
+        UnsupportedModelError: an ONNX graph that cannot be run or has no constant weights.
         DataError: the data set is absent or damaged.
         Cancelled: the callback asked to stop; nothing is left behind.
 
@@ -58,7 +67,11 @@ def copy_model(
     if _is_finished(plan, out):
         return load_model(out)
     check_new_model(out)
-    network = altered(plan.teacher.network, plan.copying)
+    content = None
+    if plan.teacher.card.architecture == "onnx":
+        network, content = altered_onnx(plan.teacher, plan.copying)
+    else:
+        network = altered(plan.teacher.network, plan.copying)
     place = choose_device(spec.device)
     metrics = final_metrics(
         copy.deepcopy(network).to(place),
@@ -71,26 +84,39 @@ def copy_model(
         progress=progress,
     )
     card = _card(plan, metrics, str(place), time.monotonic() - started)
+    if content is not None:
+        return save_onnx(out, network, content, card)
     return save_model(out, network, card)
 
 
 def altered(network: nn.Module, copying: Copying) -> nn.Module:
-    """A copy of the network with altered weights; the network itself is left as it is.
-
-    Raises:
-        ConfigError: the network has no weights.
-    """
+    """A copy of the network with altered weights; the network itself is left as it is."""
     twin = copy.deepcopy(network)
     layers = weighted_layers(twin)
-    if not layers:
-        raise ConfigError(
-            "The model has no convolution or dense layer whose weights could be altered; choose another."
-        )
     with torch.no_grad():
         weights = copying.alter([layer.weight.detach() for layer in layers])
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight.copy_(weight)
     return twin
+
+
+def altered_onnx(model: Model, copying: Copying) -> tuple[nn.Module, bytes]:
+    """The network and the graph of an ONNX model with altered weights.
+
+    Raises:
+        CheckpointError: the file can no longer be read.
+        UnsupportedModelError: no layer has a constant weight.
+    """
+    card = model.card
+    content = alter_onnx(model.path.read_bytes(), copying.alter, model.name)
+    return network_from_onnx(
+        content,
+        image_shape=card.image_shape,
+        num_classes=card.num_classes,
+        mean=card.mean,
+        std=card.std,
+        shown=model.name,
+    )
 
 
 def _is_finished(plan: CopyPlan, out: Path) -> bool:

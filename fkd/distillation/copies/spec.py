@@ -10,7 +10,6 @@ from pydantic import Field
 from fkd.core.ball import check_epsilon
 from fkd.core.config import Config
 from fkd.core.device import choose_device
-from fkd.core.errors import UnsupportedModelError
 from fkd.data import DataSet, get_data_set
 from fkd.distillation.copies.base import COPIES, Copying
 from fkd.models import Model, check_name, load_model
@@ -65,7 +64,7 @@ def check_copy(spec: CopySpec) -> CopyPlan:
     Raises:
         ConfigError: an unusable or unknown name or device, or settings out of range.
         CheckpointError: the model's files are damaged.
-        UnsupportedModelError: its weights cannot be altered.
+        UnsupportedModelError: an ONNX graph with operators that cannot be run.
         DataError: the data set it was trained on is absent.
     """
     check_name(spec.name)
@@ -75,11 +74,6 @@ def check_copy(spec: CopySpec) -> CopyPlan:
     for epsilon in spec.report_epsilons:
         check_epsilon(epsilon)
     teacher = load_model(spec.teacher)
-    if teacher.card.architecture == "onnx":
-        raise UnsupportedModelError(
-            f"'{teacher.name}' is an ONNX graph, whose weights fkd does not alter; quantise or prune it "
-            "where it was made and bring the result with 'python -m fkd models import'."
-        )
     data_set = get_data_set(teacher.card.dataset)
     if not data_set.is_available():
         # Reading says what is missing and what to do about it.
