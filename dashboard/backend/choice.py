@@ -14,8 +14,8 @@ GAP_CLASSES = ("label", "teacher")
 #: The norms of a ball, as people write them.
 NORM_NAMES = dict(zip(NORMS, ("L∞", "L2"), strict=True))
 #: L2 radii worth offering, and the one to begin with.
-L2_RADII = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0)
-L2_DEFAULT = 0.5
+L2_RADII = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 1.5)
+L2_DEFAULT = 0.2
 
 
 @dataclass(frozen=True)
