@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fkd.attacks import ATTACKS, attack_config, make_attack
 from fkd.attacks.objectives import confidence
+from fkd.attacks.pgd import _steepest_l2
 from fkd.core.ball import NORMS, Ball
 from tests.support.networks import PAIRS, make_images, make_linear, make_pair
 
@@ -121,3 +122,20 @@ def test_an_example_does_not_depend_on_its_batch():
     whole = _attack(teacher, student, region, labels, restarts=3)
     alone = _attack(teacher, student, region[torch.tensor([5])], labels[5:6], restarts=3)
     torch.testing.assert_close(whole.gap[5:6], alone.gap, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_climbs_steepest_for_its_length_in_the_balls_metric(scaled, size):
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(5, 3, 2, 2, generator=generator)
+    scale = torch.tensor(STD[3])[:, None, None] if scaled else None
+    unit = 1.0 if scale is None else scale
+    step = _steepest_l2(size * gradient, scale)
+    torch.testing.assert_close((step / unit).flatten(1).norm(dim=1), torch.ones(5))
+    other = torch.randn(500, 5, 3, 2, 2, generator=generator) + gradient
+    other = other / (other / unit).flatten(2).norm(dim=2)[:, :, None, None, None]
+    climbed, climbed_other = ((gradient * s).flatten(-3).sum(-1) for s in (step, other))
+    assert (climbed >= climbed_other.amax(0)).all()
+    torch.testing.assert_close(climbed, (gradient * unit).flatten(1).norm(dim=1))
+    assert (_steepest_l2(0 * gradient, scale) == 0).all()

@@ -89,3 +89,32 @@ def test_the_l2_ball_is_never_bounded_looser_than_its_hull_in_rows(pair):
     hull = bounder.bound(Ball(epsilon=0.2).region(images, torch.arange(4)), rows)
     ball = bounder.bound(Ball(epsilon=0.2, norm="l2").region(images, torch.arange(4)), rows)
     assert (ball[1] - ball[0]).mean() < 0.8 * (hull[1] - hull[0]).mean()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("epsilon", [0.1, 0.3])
+def test_hidden_bounds_hold_the_worst_points_of_every_neuron(epsilon, scaled):
+    """Convolutions in auto_LiRPA's patches, padding included; nothing is clipped, so sup is exact."""
+    teacher, student, shape, _ = make_pair("colour")
+    images = 0.35 + 0.3 * make_images(3, shape)
+    scale = STD[3] if scaled else None
+    region = Ball(epsilon=epsilon, norm="l2", channel_scale=scale).region(images, torch.arange(3))
+    bounder = JointBounder(teacher, student, images[:1])
+    bounder.bound(region, torch.eye(6, dtype=torch.float64).expand(3, -1, -1))
+    hidden = [n for n in bounder._module.modules() if type(n).__name__ == "BoundConv"]
+    bounded = [n for n in hidden if getattr(n, "lower", None) is not None]
+    node = next(n for n in bounded if n.lower.shape[1:] == (2, 4, 4))
+    first = torch.nn.Sequential(double_copy(teacher).normalisation, double_copy(teacher).body[0])
+    (jacobian,) = torch.autograd.functional.jacobian(
+        lambda x: first(x).flatten(1), (images[:1].double(),)
+    )
+    functions = (jacobian[0, :, 0] * region.pixel_scale()).flatten(1)
+    middle = first(images.double()).flatten(1)
+    reach = epsilon * functions.norm(dim=1)
+    lower, upper = node.lower.flatten(1), node.upper.flatten(1)
+    assert (lower <= middle - reach + 1e-9).all() and (upper >= middle + reach - 1e-9).all()
+    # Neurons that change sign are bounded exactly, the others by the hull.
+    unstable = (middle - reach < 0) & (middle + reach > 0)
+    assert unstable.any()
+    torch.testing.assert_close(upper[unstable], (middle + reach)[unstable], atol=1e-9, rtol=0)
+    torch.testing.assert_close(lower[unstable], (middle - reach)[unstable], atol=1e-9, rtol=0)
