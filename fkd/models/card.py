@@ -14,7 +14,7 @@ Role = Literal["teacher", "student"]
 
 
 class ParentTeacher(Config):
-    """The teacher a student was distilled from."""
+    """The teacher a student was distilled or copied from."""
 
     name: str
     #: `ModelCard.model_hash` of the teacher.
@@ -28,7 +28,7 @@ class ModelCard(Config):
     name: str = Field(description="The model's name; also its folder's name.")
     role: Role = Field(description="teacher or student.")
     dataset: str = Field(description="Name of the data set it was trained on.")
-    method: str = Field(description="Registry name of the training or distillation method.")
+    method: str = Field(description="Registry name of the method, or of the way of copying.")
     method_config: dict[str, Any] = Field(default_factory=dict)
     training_config: dict[str, Any] = Field(default_factory=dict)
     architecture: str = Field(description="Registry name, or 'onnx'.")
