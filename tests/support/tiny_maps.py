@@ -45,14 +45,29 @@ def _layers(kind: str) -> tuple[list[nn.Module], tuple[int, int, int]]:
     return [nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(2)], (1, 3, 5)
 
 
+def _wide_layers(kind: str) -> tuple[list[nn.Module], tuple[int, int, int]]:
+    """Images wider than what a hidden unit sees, so that bounds slide a window over them."""
+    if kind == "padded":
+        second = nn.Conv2d(2, 2, 3, 2, padding=1)
+        return [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), second, nn.ReLU()], (1, 7, 8)
+    if kind == "joined":
+        return [_Block(1, 2, 1), nn.Conv2d(2, 1, 2, 2), nn.ReLU(), nn.AvgPool2d(2)], (1, 6, 7)
+    if kind == "pooled":
+        first = [nn.Conv2d(2, 2, 2, (1, 2), padding=(0, 1)), nn.ReLU(), nn.AvgPool2d(2, 1)]
+        return [*first, nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU()], (2, 7, 8)
+    first = nn.Conv2d(2, 4, 2, dilation=(2, 1), padding=1, groups=2)
+    return [first, nn.ReLU(), nn.Conv2d(4, 2, 2, groups=2), nn.ReLU()], (2, 6, 6)
+
+
+WIDE = ("padded", "joined", "pooled", "dilated")
 KINDS = ("padded", "strided", "dilated", "residual", "pooled", "largest")
 
 
 def map_network(
-    kind: str, classes: int, generator: torch.Generator
+    kind: str, classes: int, generator: torch.Generator, *, is_wide: bool = False
 ) -> tuple[nn.Module, tuple[int, int, int]]:
-    """A network of one of `KINDS`, and the shape of its images."""
-    layers, shape = _layers(kind)
+    """A network of one of `KINDS`, or `WIDE`, and the shape of its images."""
+    layers, shape = (_wide_layers if is_wide else _layers)(kind)
     with torch.no_grad():
         body = nn.Sequential(*layers, nn.Flatten()).eval()
         width = body(torch.zeros(1, *shape)).shape[1]

@@ -19,7 +19,7 @@ from fkd.models.base import Normalisation
 from tests.support.cells import Truth, largest_gap
 from tests.support.dense import DenseNetwork, dense_form
 from tests.support.exact import PairProgram
-from tests.support.tiny_maps import KINDS, map_network
+from tests.support.tiny_maps import KINDS, WIDE, map_network
 
 #: From the loosest to the tightest: no level may be looser than the one before it.
 LEVELS = ("fast", "tight", "exact")
@@ -145,10 +145,10 @@ def _copy(relation: str, teacher: nn.Module, generator: torch.Generator) -> nn.M
 class TinyCase:
     """A built pair: networks, their dense forms, boxes (one an epsilon) and classes to compare.
 
-    ``pair`` is what it was built from: a `TinyPair`, or the seed of a `map_case`.
+    ``pair`` is what its truths are kept by: a `TinyPair`, the seed of a `map_case`, or None.
     """
 
-    pair: TinyPair | int
+    pair: TinyPair | int | None
     teacher: nn.Module
     student: nn.Module
     dense_teacher: DenseNetwork
@@ -181,7 +181,7 @@ def build_case(pair: TinyPair) -> TinyCase:
 
 
 def _case(
-    pair: TinyPair | int,
+    pair: TinyPair | int | None,
     teacher: nn.Module,
     student: nn.Module,
     shape: tuple[int, int, int],
@@ -280,17 +280,33 @@ def map_case(seed: int) -> TinyCase:
     The student is a copy, or a fully connected network.
     """
     generator = torch.Generator().manual_seed(seed)
-    kind = KINDS[seed % len(KINDS)]
     classes = 2 + seed % 2
-    teacher, shape = map_network(kind, classes, generator)
-    if seed % 4 < 2:
-        student = _copy(("tuned", "pruned")[seed % 2], teacher, generator)
-    else:
-        inputs = shape[0] * shape[1] * shape[2]
-        student = nn.Sequential(
-            nn.Flatten(),
-            _linear(inputs, 4, 2.0, generator),
-            nn.ReLU(),
-            _linear(4, classes, 2.0, generator),
-        )
+    teacher, shape = map_network(KINDS[seed % len(KINDS)], classes, generator)
+    student = _student_on_maps(teacher, seed, shape, classes, generator)
     return _case(seed, teacher, student, shape, classes, (0.03, 0.15), generator)
+
+
+@functools.lru_cache(maxsize=64)
+def wide_case(seed: int) -> TinyCase:
+    """The same on the wider images of `tiny_maps.WIDE`, too many pixels for exact verdicts."""
+    generator = torch.Generator().manual_seed(seed)
+    teacher, shape = map_network(WIDE[seed % len(WIDE)], 3, generator, is_wide=True)
+    student = _student_on_maps(teacher, seed // len(WIDE), shape, 3, generator)
+    return _case(None, teacher, student, shape, 3, (0.02, 0.1), generator)
+
+
+def _student_on_maps(
+    teacher: nn.Module,
+    seed: int,
+    shape: tuple[int, int, int],
+    classes: int,
+    generator: torch.Generator,
+) -> nn.Module:
+    if seed % 4 < 2:
+        return _copy(("tuned", "pruned")[seed % 2], teacher, generator)
+    return nn.Sequential(
+        nn.Flatten(),
+        _linear(shape[0] * shape[1] * shape[2], 4, 2.0, generator),
+        nn.ReLU(),
+        _linear(4, classes, 2.0, generator),
+    )
