@@ -9,6 +9,7 @@ from fkd.evaluation.detail import (
     gap_curve,
     reproduce_snippet,
 )
+from fkd.evaluation.levels import certificate_text, compare_levels, level_figures, time_budget
 from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.store import (
@@ -34,14 +35,17 @@ __all__ = [
     "analyse_and_compare",
     "attack_examples",
     "bound_text",
+    "certificate_text",
     "certified_curve",
     "check_soundness",
     "compare",
+    "compare_levels",
     "disagreement_details",
     "example_detail",
     "find_analysis",
     "gap_curve",
     "histogram",
+    "level_figures",
     "list_analyses",
     "parse_analysis",
     "reached_text",
@@ -49,5 +53,6 @@ __all__ = [
     "save_analysis",
     "shipped_dir",
     "summarise",
+    "time_budget",
     "witness_path",
 ]

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fkd.attacks import PairAttackConfig, make_attack
-from fkd.bounds import CertificateConfig, make_certificate
+from fkd.attacks import make_attack
+from fkd.bounds import make_certificate
 from fkd.core.ball import check_epsilon
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError, UnsupportedModelError
@@ -25,6 +25,7 @@ from fkd.core.progress import ProgressCallback
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
 from fkd.evaluation.store import find_analysis
+from fkd.evaluation.witnesses import with_points_of
 from fkd.records import read_table, write_table
 from fkd.records.schemas import CURVE_COLUMNS
 
@@ -178,6 +179,9 @@ def gap_curve(
             teacher.network, student.network, region, classes, progress=progress
         )
         check_soundness(attacked, certified)
+        attacked, _ = with_points_of(certified, attacked, teacher, student, region, classes)
+        check_soundness(attacked, certified)
+        table["gap_attack"] = attacked.gap.numpy()
         table["gap_certified"] = certified.gap.clamp(0.0, 1.0).numpy()
     except UnsupportedModelError:
         table["gap_certified"] = np.nan
@@ -212,18 +216,18 @@ def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
     if config.channel_scale is not None:
         parts.append(f"--channel-scale {' '.join(map(repr, config.channel_scale))}")
     for name in ("attack", "certificate"):
-        settings = _settings_words(getattr(config, name))
+        usual = default[name].get_default(call_default_factory=True)
+        settings = _settings_words(getattr(config, name), usual.name)
         if settings:
             parts.append(f"--{name} {' '.join(settings)}")
     parts.append("--out analysis.parquet")
     return (" \\\n  " if lines else " ").join(parts)
 
 
-def _settings_words(settings: Config) -> list[str]:
-    """``key=value`` for the name and whatever differs from the defaults; nothing if all is default."""
+def _settings_words(settings: Config, usual: str) -> list[str]:
+    """``key=value`` for the name, unless it is the usual one, and for what differs from the defaults."""
     values = settings.model_dump(mode="json", exclude={"rows"})
     default = type(settings)().model_dump(mode="json")
+    named = values.pop("name")
     words = [f"{key}={json.dumps(value)}" for key, value in values.items() if value != default[key]]
-    named = values.get("name")
-    is_base = named in (PairAttackConfig().name, CertificateConfig().name)
-    return [shlex.quote(word) for word in ([] if is_base else [f"name={named}"]) + words]
+    return [shlex.quote(word) for word in ([] if named == usual else [f"name={named}"]) + words]

@@ -23,6 +23,7 @@ from fkd.core.versions import package_versions
 from fkd.data import Split
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.store import Analysis, find_resolved, save_analysis
+from fkd.evaluation.witnesses import with_points_of
 from fkd.models import Model
 from fkd.records import SCHEMA_VERSION, conform, ensure_writable
 
@@ -42,7 +43,9 @@ def analyse(
     Args:
         config: what to analyse.
         device: ``auto``, ``cpu`` or ``cuda``.
-        progress: told about the stages ``attack`` and ``certificate``; answering True cancels.
+        progress: told about the stages ``attack`` and ``certificate``; answering True cancels.  A
+            certificate that searches (branch and bound) reports the bracket of the example in work too:
+            ``example, upper, lower, open, evaluated, seconds``.
         fresh: compute anew even where an answer is stored, and replace it: shipped tables of downloaded
             sets come without witnesses, and anyone may check them.
 
@@ -78,15 +81,28 @@ def analyse(
     started = time.perf_counter()
     teacher, student = pair.load(str(place))
     region, classes, clean = _prepare(config, split, teacher, student, place)
+    clock = _Clock(place)
     attacked = make_attack(config.attack).run(
         teacher.network, student.network, region, classes, seed=config.seed, progress=progress
     )
+    clock.note("attack_seconds")
     certified, reason = _certify(config, teacher, student, region, classes, progress)
+    clock.note("certificate_seconds")
+    # Before as well: a point of the other sign could replace a witness that tells of a wrong bound.
+    check_soundness(attacked, certified)
+    attacked, improved = with_points_of(certified, attacked, teacher, student, region, classes)
     check_soundness(attacked, certified)
     report(progress, "store", 0, 1)
     table = _table(pair, split, classes, clean, attacked, certified, reason)
     witnesses = _witnesses(attacked)
-    metadata = _metadata(pair, attacked, seconds=time.perf_counter() - started, device=str(place))
+    costs = {
+        "device": str(place),
+        "seconds": round(time.perf_counter() - started, 3),
+        **clock.seconds,
+        "gradient_evaluations": attacked.gradient_evaluations,
+        "witnesses_of_certificate": improved,
+    }
+    metadata = _metadata(pair, costs)
     analysis = Analysis(pair.key(), config, table, metadata, witnesses)
     save_analysis(analysis)
     report(progress, "store", 1, 1)
@@ -265,9 +281,27 @@ def _witnesses(attacked: PairAttackResult) -> dict[str, np.ndarray]:
     }
 
 
-def _metadata(
-    pair: ResolvedPair, attacked: PairAttackResult, *, seconds: float, device: str
-) -> dict[str, Any]:
+class _Clock:
+    """Seconds of each stage, with what the device has still to do."""
+
+    def __init__(self, place: torch.device) -> None:
+        self._place = place
+        self.seconds: dict[str, float] = {}
+        self._since = self._now()
+
+    def _now(self) -> float:
+        if self._place.type == "cuda":
+            torch.cuda.synchronize(self._place)
+        return time.perf_counter()
+
+    def note(self, stage: str) -> None:
+        """Put down what has passed since the last note."""
+        now = self._now()
+        self.seconds[stage] = round(now - self._since, 3)
+        self._since = now
+
+
+def _metadata(pair: ResolvedPair, costs: dict[str, Any]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "key": pair.key(),
@@ -275,9 +309,7 @@ def _metadata(
         "teacher": _card_facts(pair.teacher_card),
         "student": _card_facts(pair.student_card),
         "versions": package_versions(),
-        "device": device,
-        "seconds": round(seconds, 3),
-        "gradient_evaluations": attacked.gradient_evaluations,
+        **costs,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
