@@ -36,16 +36,37 @@ class Lines:
             self.amin_p, self.amax_p, self.amin_q, self.slopes, self.shifts, cells=cells
         )
 
-    def where(self, points: int = 257) -> tuple[Tensor, Tensor]:
+    def where(self, points: int = 65, rounds: int = 3) -> tuple[Tensor, Tensor]:
         """Log-odds (a, b) near which the bound is attained, (N,) each; a search, nothing proved."""
         high = torch.maximum(self.amax_p, self.amin_p).clamp(-40.0, 40.0)
         low = torch.minimum(self.amin_p.clamp(-40.0, 40.0), high)
         steps = torch.linspace(0.0, 1.0, points, dtype=low.dtype, device=low.device)
-        a = low[:, None] + (high - low)[:, None] * steps
-        b = self.slopes[:, :, None] * a[:, None, :] - self.shifts[:, :, None]
-        b = torch.maximum(b.amax(1), self.amin_q[:, None])
-        best = (torch.sigmoid(a) - torch.sigmoid(b)).argmax(1, keepdim=True)
-        return a.gather(1, best)[:, 0], b.gather(1, best)[:, 0]
+        start, end = low, high
+        for _ in range(rounds):
+            a = start[:, None] + (end - start)[:, None] * steps
+            b = self.slopes[:, :, None] * a[:, None, :] - self.shifts[:, :, None]
+            b = torch.maximum(b.amax(1), self.amin_q[:, None])
+            best = (torch.sigmoid(a) - torch.sigmoid(b)).argmax(1, keepdim=True)
+            found = a.gather(1, best)[:, 0], b.gather(1, best)[:, 0]
+            width = (end - start) / (points - 1)
+            start = torch.maximum(found[0] - width, low)
+            end = torch.minimum(found[0] + width, high)
+        return found
+
+    def sensitivity(self, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+        """How the bound moves with ``amax_p``, ``-amin_q`` and all shifts together; (N,) each."""
+        with torch.enable_grad():
+            ends = [
+                part.detach().clone().requires_grad_(True)
+                for part in (self.amax_p, self.amin_q, self.shifts)
+            ]
+            lines = Lines(self.amin_p, ends[0], ends[1], self.slopes, ends[2])
+            grads = torch.autograd.grad(lines.gap(cells).sum(), ends, allow_unused=True)
+        top, floor, shifts = (
+            torch.zeros_like(end) if grad is None else torch.nan_to_num(grad)
+            for end, grad in zip(ends, grads, strict=True)
+        )
+        return top.clamp_min(0.0), (-floor).clamp_min(0.0), shifts.clamp_min(0.0).sum(1)
 
     def also(self, slopes: Tensor, shifts: Tensor) -> Lines:
         """With one more line a set, (N,) each."""

@@ -70,6 +70,17 @@ class Passes:
         own = form.rows(slice(3 * others, None))
         return cls(propagator, hidden, side, up, down, own, lean, size, margins)
 
+    def __getitem__(self, sets: Tensor | slice) -> Passes:
+        forms = (self.up, self.down, self.own, self.lean)
+        return Passes(
+            self.propagator,
+            self.hidden[sets],
+            self.side[sets],
+            *(form[sets] for form in forms),
+            self.size[sets],
+            (self.margins[0][sets], self.margins[1][sets]),
+        )
+
     def with_margins(self, other: Passes) -> Passes:
         """The same passes, knowing what another choice of slopes proved of the margins."""
         low = torch.fmax(self.margins[0], other.margins[0])

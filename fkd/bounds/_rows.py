@@ -84,6 +84,9 @@ class Side:
     weights: Tensor
     lean: Tensor
 
+    def __getitem__(self, sets: Tensor | slice) -> Side:
+        return Side(self.rows[sets], self.margins[sets], self.weights[sets], self.lean[sets])
+
     @property
     def own_row(self) -> Tensor:
         """``weights . m`` as a row, (N, 1, 2K)."""

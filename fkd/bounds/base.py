@@ -35,6 +35,8 @@ class CertificateResult:
         agrees: whether no point of the box has different predictions.
         teacher_robust: whether the teacher's prediction is the same on the whole box.
         student_robust: whether the student's is.
+        points: float32 (N, C, H, W), a point of each ball where branch and bound saw the largest gap,
+            or a disagreement where it saw one; None for levels that look for none.
     """
 
     gap_upper: Tensor
@@ -42,6 +44,7 @@ class CertificateResult:
     agrees: Tensor
     teacher_robust: Tensor
     student_robust: Tensor
+    points: Tensor | None = None
 
     @property
     def gap(self) -> Tensor:
@@ -51,9 +54,8 @@ class CertificateResult:
     @classmethod
     def cat(cls, parts: Sequence[CertificateResult]) -> CertificateResult:
         """Results of consecutive sets as one."""
-        return cls(
-            *(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls))
-        )
+        every = ([getattr(part, field.name) for part in parts] for field in fields(cls))
+        return cls(*(None if part[0] is None else torch.cat(part) for part in every))
 
 
 class Certificate(ABC):

@@ -14,7 +14,9 @@ the log-odds form, its joint rows and support lines are this project's own.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import reduce
 
 import torch
@@ -27,6 +29,9 @@ from fkd.bounds._pair import Pair
 from fkd.bounds._passes import agreement, known_lines
 from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult
 from fkd.bounds.crown import JointCrown
+from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.reduced import Reduced, Reducer
+from fkd.bounds.engine.tighten import tighten
 from fkd.bounds.registry import CERTIFICATES
 from fkd.core.ball import Region
 from fkd.core.errors import UnsupportedModelError
@@ -132,6 +137,42 @@ class Foundation:
         self.teacher_robust = robust_teacher
         # The student's margins are against the teacher's class: they speak only where both predict it.
         self.student_robust, self.agrees = robust_student & same, agrees & same
+
+    def part(self, rows: slice) -> Foundation:
+        """Of some of the sets."""
+        part = copy.copy(self)
+        part.region, part.classes = self.region[rows], self.classes[rows]
+        part.logits = self.logits[0][rows], self.logits[1][rows]
+        part.hidden = self.hidden[0][rows], self.hidden[1][rows]
+        part.passes = [(teacher[rows], student[rows]) for teacher, student in self.passes]
+        part.forth, part.back = self.forth[rows], self.back[rows]
+        part.teacher_robust = self.teacher_robust[rows]
+        part.student_robust = self.student_robust[rows]
+        part.agrees = self.agrees[rows]
+        return part
+
+    def pieces(self) -> Iterator[slice]:
+        """Consecutive sets whose reduced networks fit into memory together."""
+        pixels = self.region.images[0].numel()
+        needed = 0
+        for hidden in self.hidden:
+            units = hidden.open_units.amax(0).tolist()
+            columns = [pixels + sum(units[:k]) for k in range(len(units))]
+            needed += sum(n * c for n, c in zip(units, columns, strict=True))
+        # Weights in both types, and as much again while they are made.
+        size = fitting(3 * 12 * int(needed), self.region.images.device, largest=32)
+        for start in range(0, len(self.region), size):
+            yield slice(start, min(start + size, len(self.region)))
+
+    def reduced(self, hidden_steps: int) -> tuple[InputSet, Reduced, Reduced]:
+        """Both networks written down for their open units, hidden bounds optimised."""
+        propagators = self.pair.teacher, self.pair.student
+        inputs = self.hidden[0].inputs
+        parts = (
+            tighten(inputs, Reducer(propagator, hidden).run(), steps=hidden_steps)
+            for propagator, hidden in zip(propagators, self.hidden, strict=True)
+        )
+        return inputs, *parts
 
     def result(self) -> CertificateResult:
         """The fast level's answer."""

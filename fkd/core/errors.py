@@ -4,6 +4,8 @@ Each is raised with one sentence that says what was wrong, the value seen, and w
 the command line and the dashboard can show ``str(error)`` as it is.
 """
 
+from typing import Any
+
 
 class FkdError(Exception):
     """Base of every error that is the input's fault, not the program's."""
@@ -38,4 +40,10 @@ class SoundnessError(RuntimeError):
 
 
 class Cancelled(FkdError):
-    """The user asked a long computation to stop."""
+    """The user asked a long computation to stop.
+
+    Attributes:
+        partial: what was proved or made until then, where the computation can say.
+    """
+
+    partial: Any = None

@@ -98,6 +98,14 @@ class InputSet:
             rows, low.unsqueeze(1), high.unsqueeze(1), scale, self.radius[:, None]
         )
 
+    def attained(self, coefficients: Tensor) -> Tensor:
+        """Points (M, C, H, W) of the only set where each of M linear functions (M, C H W) is large.
+
+        The corner of the box; in L2 it is to be projected on the ball.
+        """
+        rows = coefficients.unflatten(1, self.lower.shape[1:])
+        return torch.where(rows > 0, self.upper, self.lower)
+
     def highest_seen(self, window: Window, units: Units) -> Tensor:
         """The same for coefficients on windows (2, M, C, h, w): (2, M)."""
         rows = window.values.flatten(2)

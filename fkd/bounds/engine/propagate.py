@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from fkd.core.precision import double_copy
 #: Unit roundoff of float64.
 _ROUNDOFF = 2.0**-53
 #: Coefficients of windows that are held at once (some tensors of this size are).
-_WINDOW_VALUES = 2**20
+WINDOW_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class LinearForm:
         """Some of the rows."""
         return LinearForm(self.coefficients[:, which], self.constant[:, which])
 
+    def __getitem__(self, sets: Tensor | slice) -> LinearForm:
+        return LinearForm(self.coefficients[sets], self.constant[sets])
+
     def highest(self, inputs: InputSet) -> Tensor:
         """Largest value on each set, (N, R)."""
         return inputs.highest(self.coefficients) + self.constant
@@ -58,12 +62,22 @@ class Hidden:
     Attributes:
         inputs: the sets.
         relaxations: of every ReLU layer, by its position in the graph.
-        logit_size: (N, K), see `Propagator.hidden`.
+        sizes: magnitudes M of each ReLU layer's pre-activations, see `Propagator.hidden`.
+        logit_size: of the logits, (N, K).
     """
 
     inputs: InputSet
     relaxations: dict[int, Relaxation]
+    sizes: dict[int, Tensor]
     logit_size: Tensor
+
+    @property
+    def open_units(self) -> Tensor:
+        """How many units of each set's ReLU layers may have either sign, (N, layers)."""
+        counts = [part.is_open.flatten(1).sum(1) for part in self.relaxations.values()]
+        if not counts:
+            return torch.zeros(len(self.inputs), 1, device=self.inputs.lower.device)
+        return torch.stack(counts, 1)
 
     def least_area(self) -> Hidden | None:
         """The same bounds with least-area lower slopes; None where that changes no slope."""
@@ -72,12 +86,13 @@ class Hidden:
             bool((part.default != self.relaxations[place].default).any())
             for place, part in other.items()
         )
-        return Hidden(self.inputs, other, self.logit_size) if changed else None
+        return replace(self, relaxations=other) if changed else None
 
     def __getitem__(self, rows: Tensor | slice) -> Hidden:
         return Hidden(
             self.inputs[rows],
             {place: part[rows] for place, part in self.relaxations.items()},
+            {place: part[rows] for place, part in self.sizes.items()},
             self.logit_size[rows],
         )
 
@@ -157,7 +172,8 @@ class Propagator:
             lower, upper = layer.interval(*read)
             intervals.append((lower - self.slack * size, upper + self.slack * size))
             sizes.append(size)
-        return Hidden(inputs, relaxations, sizes[-1])
+        read_by = {place: sizes[self.graph.nodes[place].inputs[0]] for place in relaxations}
+        return Hidden(inputs, relaxations, read_by, sizes[-1])
 
     def _tighten(
         self,
@@ -178,7 +194,7 @@ class Propagator:
         is_exact = inputs.images is None and not relaxations and not self._has_sums(position)
         if is_exact or not bool(is_open.any()):
             return lower, upper, upper > -lower
-        if self._window_size(position) is not None:
+        if self.window_size(position) is not None:
             high, low = self._slide(position, is_open, inputs, relaxations)
         else:
             high, low = self._dense(position, is_open, inputs, relaxations)
@@ -205,7 +221,7 @@ class Propagator:
         every = Units.where(is_open)
         slide = Slide(self.layers, self.graph, self.shapes, relaxations)
         parts: list[Tensor] = []
-        size = max(1, _WINDOW_VALUES // (self._window_size(position) or 1))
+        size = max(1, WINDOW_VALUES // (self.window_size(position) or 1))
         for start in range(0, len(every), size):
             units = every[start : start + size]
             window, constant = slide.run(position, units, inputs.lower)
@@ -213,7 +229,7 @@ class Propagator:
         high, low = torch.cat(parts, dim=1)
         return high, -low
 
-    def _window_size(self, position: int) -> int | None:
+    def window_size(self, position: int) -> int | None:
         """Most values of a unit's window at any layer below, None where whole layers are cheaper."""
         if not can_slide(self.layers, self.graph, position):
             return None
@@ -256,6 +272,7 @@ class Propagator:
         coefficients: Tensor,
         relaxations: dict[int, Relaxation],
         alpha: dict[int, Tensor] | None = None,
+        capture: Callable[[int, Tensor], None] | None = None,
     ) -> LinearForm:
         """Linear upper bounds, in the image, of ``coefficients`` times the values at ``position``.
 
@@ -264,6 +281,7 @@ class Propagator:
             coefficients: (N, R, *shape of the node).
             relaxations: of every ReLU below.
             alpha: lower slopes by position; None takes the defaults.
+            capture: told the coefficients that reach each ReLU's output, before they pass.
         """
         waiting = {position: coefficients}
         constant = coefficients.new_zeros(coefficients.shape[:2])
@@ -273,6 +291,8 @@ class Propagator:
             rows = waiting.pop(node)
             layer, inputs = self.layers[node], self.graph.nodes[node].inputs
             if isinstance(layer, Rectifier):
+                if capture is not None:
+                    capture(node, rows)
                 chosen = None if alpha is None else alpha.get(node)
                 rows, extra = relaxations[node].back(rows, chosen)
                 constant = constant + extra

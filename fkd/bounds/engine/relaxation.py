@@ -55,6 +55,14 @@ class Relaxation:
         """The same bounds with the lower slope that leaves the smaller triangle, ``1[u > -l]``."""
         return Relaxation.of(self.lower, self.upper)
 
+    def settled(self) -> Relaxation:
+        """Only the units of one sign, exactly; open ones pass nothing."""
+        fixed = (self.lower >= 0).to(self.lower.dtype)
+        nothing = torch.zeros_like(fixed)
+        return Relaxation(
+            self.lower, self.upper, fixed, nothing, fixed, torch.zeros_like(self.is_open)
+        )
+
     def lower_slope(self, alpha: Tensor | None) -> Tensor:
         """Slope of the lower line for rows (N, 1 or R, *shape): ``alpha`` at open units."""
         default = self.default.unsqueeze(1)

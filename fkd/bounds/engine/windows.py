@@ -8,6 +8,7 @@ of the open units and their receptive fields.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,7 +36,7 @@ class Window:
     """Coefficients on the windows of one layer's map.
 
     Attributes:
-        values: (2, M, C, h, w): for upper bounds of each unit, and of its negative.
+        values: (S, M, C, h, w): for upper bounds of S signs (usually + and -) times each unit.
         stride: of the window's start per position of the unit, rows and columns.
         padding: how far before position times stride the window starts.
     """
@@ -173,19 +174,38 @@ class Slide:
         self.layers, self.graph, self.shapes = layers, graph, shapes
         self.relaxations = relaxations
 
-    def run(self, position: int, units: Units, like: Tensor) -> tuple[Window, Tensor]:
-        """Upper bounds, linear in the image, of each unit and of its negative; constants (2, M)."""
+    def run(
+        self,
+        position: int,
+        units: Units,
+        like: Tensor,
+        *,
+        signs: tuple[float, ...] = (1.0, -1.0),
+        capture: Callable[[int, Window], None] | None = None,
+    ) -> tuple[Window, Tensor]:
+        """Upper bounds, linear in the image, of ``sign`` times each unit; constants (S, M).
+
+        Args:
+            position: node of the units.
+            units: M units.
+            like: a tensor of the type and device to use.
+            signs: S signs.
+            capture: told the coefficients that reach each ReLU's output, before they pass.
+        """
         channels = self.shapes[position][0]
-        values = like.new_zeros(2, len(units), channels, 1, 1)
+        values = like.new_zeros(len(signs), len(units), channels, 1, 1)
         every = torch.arange(len(units), device=like.device)
-        values[0, every, units.channel] = 1.0
-        values[1, every, units.channel] = -1.0
+        for row, sign in enumerate(signs):
+            values[row, every, units.channel] = sign
         waiting = {position: Window(values, (1, 1), (0, 0))}
-        constant = like.new_zeros(2, len(units))
+        constant = like.new_zeros(len(signs), len(units))
         for node in range(position, 0, -1):
             if node not in waiting:
                 continue
-            window, extra = self._through(node, waiting.pop(node), units)
+            window = waiting.pop(node)
+            if capture is not None and isinstance(self.layers[node], Rectifier):
+                capture(node, window)
+            window, extra = self._through(node, window, units)
             constant = constant + extra
             for source in self.graph.nodes[node].inputs:
                 waiting[source] = waiting[source] + window if source in waiting else window

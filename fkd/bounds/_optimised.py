@@ -1,0 +1,150 @@
+"""What optimising proves of some sets: the tight level, and the roots of the exact level's trees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fkd.bounds._agreement import IMPOSSIBLE, AgreementSearch, Threats
+from fkd.bounds._gap_search import GapSearch, Known
+from fkd.bounds._lines import Lines
+from fkd.bounds._passes import Passes
+from fkd.bounds._rows import other_classes
+from fkd.bounds.engine.domains import Domains
+from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.reduced import Reduced
+from fkd.bounds.fast import Foundation
+
+
+class Direction:
+    """One direction of the gap, P over Q, optimised on the whole sets.
+
+    Args:
+        inputs: the sets.
+        reduced: P and Q.
+        passes: of P and Q.
+        classes: int64 (N,), the compared class.
+        lines: what is known already.
+        steps: of the search.
+    """
+
+    def __init__(
+        self,
+        inputs: InputSet,
+        reduced: tuple[Reduced, Reduced],
+        passes: tuple[Passes, Passes],
+        classes: Tensor,
+        lines: Lines,
+        steps: int,
+    ) -> None:
+        self.inputs, self.reduced, self.passes, self.classes = inputs, reduced, passes, classes
+        self.domains = Domains.root(reduced[0]), Domains.root(reduced[1])
+        self.known = Known(lines, passes[1].margins[1][:, None].clone())
+        search = self.search(likely=reduced[0].bias.shape[1])
+        free = search.start(*self.domains)
+        # Twice: the second search's support line touches where the first one's bound is attained.
+        for _ in range(2):
+            self.known, free, _ = search.improve(self.domains, self.known, free, steps=steps // 2)
+
+    def search(self, *, likely: int) -> GapSearch:
+        """A search over domains of these sets, with rows for ``likely`` classes of Q."""
+        above, below = self.passes
+        return GapSearch(
+            self.inputs,
+            *self.reduced,
+            self.classes,
+            above.side.margins,
+            below.side.margins,
+            below.margins[0],
+            likely=likely,
+        )
+
+    def gap(self) -> Tensor:
+        """Upper bound of p_P - p_Q, (N,)."""
+        return self.known.lines.gap()
+
+
+class Accord:
+    """Agreement, optimised on the whole sets; for all sets, decided ones included.
+
+    Args:
+        foundation: what the fast level proves.
+        inputs: the sets.
+        reduced: teacher and student.
+        directions: both directions, which know more of the margins.
+        steps: of the search.
+    """
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        inputs: InputSet,
+        reduced: tuple[Reduced, Reduced],
+        directions: tuple[Direction, Direction],
+        steps: int,
+    ) -> None:
+        predicted, other = foundation.predictions
+        self.same = predicted == other
+        can = [_can_predict(foundation, predicted, side, directions[1 - side]) for side in (0, 1)]
+        self.teacher_robust = foundation.teacher_robust | (can[0].sum(1) == 1)
+        self.student_robust = foundation.student_robust | ((can[1].sum(1) == 1) & self.same)
+        self.threats = Threats.of(*can)
+        self.search = AgreementSearch(inputs, *reduced, predicted, self.threats)
+        self.domains = Domains.root(reduced[0]), Domains.root(reduced[1])
+        state = self.search.start(self.domains)
+        wanted = self.threats.is_real.any(1) & self.same & ~foundation.agrees
+        if bool(wanted.any()):
+            state, _, _ = self.search.improve(self.domains, state, steps=steps)
+        self.state = state
+        impossible = (state["worst"][:, 0] <= IMPOSSIBLE).all(1)
+        self.agrees = self.same & (foundation.agrees | impossible)
+
+
+def _can_predict(
+    foundation: Foundation, predicted: Tensor, side: int, direction: Direction
+) -> Tensor:
+    """Classes that one network might predict somewhere in the sets, bool (N, K)."""
+    count = foundation.logits[0].shape[1]
+    can = torch.ones(len(predicted), count, dtype=torch.bool, device=predicted.device)
+    # Margins are about the compared class; of sets where another class is predicted nothing is known.
+    about = predicted == foundation.classes
+    never = (direction.known.margins[:, 0] < 0) & about[:, None]
+    can.scatter_(1, other_classes(foundation.classes, count), ~never)
+    robust = (foundation.teacher_robust, foundation.student_robust)[side]
+    only = torch.nn.functional.one_hot(predicted, count).bool()
+    return torch.where(robust[:, None], only, can)
+
+
+class Optimised:
+    """Hidden bounds, then both directions and agreement, optimised.
+
+    Args:
+        foundation: what the fast level proves.
+        steps: of the search for each direction.
+        hidden_steps: of the search for each hidden layer.
+    """
+
+    def __init__(self, foundation: Foundation, *, steps: int, hidden_steps: int) -> None:
+        self.foundation = foundation
+        inputs, teacher, student = foundation.reduced(hidden_steps)
+        passes = foundation.passes[0]
+        self.inputs, self.teacher, self.student = inputs, teacher, student
+        self.forth = Direction(
+            inputs, (teacher, student), passes, foundation.classes, foundation.forth, steps
+        )
+        self.back = Direction(
+            inputs,
+            (student, teacher),
+            (passes[1], passes[0]),
+            foundation.classes,
+            foundation.back,
+            steps,
+        )
+
+        self.accord = Accord(foundation, inputs, (teacher, student), (self.forth, self.back), steps)
+
+    def bracket(self) -> tuple[Tensor, Tensor]:
+        """Upper and lower bound of the signed gap, (N,) each."""
+        upper = torch.fmin(self.forth.gap(), self.foundation.forth.gap())
+        lower = torch.fmax(-self.back.gap(), -self.foundation.back.gap())
+        return upper, lower

@@ -1,0 +1,208 @@
+"""Branch and bound on one example: best domain first, split at the sign of a hidden unit (stage 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fkd.bounds._pool import Pool
+from fkd.bounds.engine.domains import Back, Domains
+from fkd.bounds.engine.inputs import InputSet
+
+#: A state's slopes and multipliers, by network: ``theta.0.k`` belongs to stage k of the first one.
+THETA_PREFIXES = ("theta.0.", "theta.1.")
+_PARTS = ("lower", "upper", "signs")
+#: Points tried as witnesses after each round.
+_POINTS = 16
+
+
+@dataclass(frozen=True)
+class Node:
+    """What bounding D domains gives.
+
+    Attributes:
+        state: what to remember of each, tensors (D, ...).
+        values: upper bounds, float64 (D,).
+        weights: how the value moves with each row of both networks, (1, D, R) each.
+        passes: both networks' backward passes.
+        attained: coefficients on the image (D, C H W) of the weightiest row.
+    """
+
+    state: dict[str, Tensor]
+    values: Tensor
+    weights: tuple[Tensor, Tensor]
+    passes: tuple[Back, Back]
+    attained: Tensor
+
+
+class Search(Protocol):
+    """Bounds domains of one problem."""
+
+    def node(
+        self,
+        domains: tuple[Domains, Domains],
+        state: dict[str, Tensor],
+        *,
+        steps: int,
+        rate: float,
+    ) -> Node:
+        """Improve what is known of every domain by ``steps`` search steps."""
+
+
+class Tree:
+    """The open domains of one problem.
+
+    Args:
+        search: bounds domains.
+        inputs: the set, of one example.
+        domains: both networks' roots.
+        state: the root's state.
+        capacity: most open domains.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        inputs: InputSet,
+        domains: tuple[Domains, Domains],
+        state: dict[str, Tensor],
+        capacity: int,
+    ) -> None:
+        self.search, self.inputs = search, inputs
+        self.stages = len(domains[0].lower), len(domains[1].lower)
+        #: Largest value of a leaf that will not be split any more.
+        self.closed = -torch.inf
+        self.evaluated = 0
+        node = search.node(domains, state, steps=0, rate=0.0)
+        rows = _domain_rows(domains) | node.state | {"choice": choose(domains, node)}
+        self.pool = Pool(rows, capacity)
+        self._keep(rows, node.values, -torch.inf)
+        self.points = _corners(inputs, node)
+
+    @property
+    def upper(self) -> float:
+        """What is proved now: the largest value of a leaf."""
+        return max(self.pool.best(), self.closed)
+
+    @property
+    def open(self) -> int:
+        """Leaves that may still be split."""
+        return len(self.pool)
+
+    def step(self, batch: int, steps: int, target: float, rate: float = 0.05) -> bool:
+        """Split the best domains and bound both halves of each.
+
+        Args:
+            batch: domains to split at most.
+            steps: search steps for the halves.
+            target: domains at most this are closed.
+            rate: first step of the search.
+
+        Returns:
+            Whether there was anything to split.
+        """
+        self.closed = max(self.closed, self.pool.drop_below(target))
+        batch = min(batch, self.pool.room)
+        if self.open == 0 or batch < 1:
+            return False
+        rows, values = self.pool.take(batch)
+        stuck = rows["choice"][:, 0] < 0
+        if bool(stuck.any()):
+            # All signs are known there: only the output's relaxation is left.
+            self.closed = max(self.closed, float(values[stuck].max()))
+            rows = {name: part[~stuck] for name, part in rows.items()}
+            values = values[~stuck]
+            if not len(values):
+                return self.open > 0
+        domains, state = self._halves(rows)
+        node = self.search.node(domains, state, steps=steps, rate=rate)
+        # A half is a subset of what it came from.
+        values = torch.fmin(node.values, torch.cat([values, values]))
+        self._keep(
+            _domain_rows(domains) | node.state | {"choice": choose(domains, node)}, values, target
+        )
+        self.points = _corners(self.inputs, node)
+        return True
+
+    def _keep(self, rows: dict[str, Tensor], values: Tensor, target: float) -> None:
+        self.evaluated += len(values)
+        is_open = values > target
+        if not bool(is_open.all()):
+            self.closed = max(self.closed, float(values[~is_open].max()))
+        self.pool.put({name: part[is_open] for name, part in rows.items()}, values[is_open])
+
+    def _halves(self, rows: dict[str, Tensor]) -> tuple[tuple[Domains, Domains], dict[str, Tensor]]:
+        """Every domain twice: its chosen unit active in the first half, inactive in the second.
+
+        What was a lower slope of that unit is a multiplier in both halves, and starts at 0.
+        """
+        choice = rows["choice"]
+        count = len(choice)
+        rows = {name: torch.cat([part, part]) for name, part in rows.items()}
+        for side in (0, 1):
+            for k in range(self.stages[side]):
+                which = ((choice[:, 0] == side) & (choice[:, 1] == k)).nonzero()[:, 0]
+                unit = choice[which, 2]
+                rows[f"{side}.lower.{k}"][which, unit] = 0.0
+                rows[f"{side}.upper.{k}"][which + count, unit] = 0.0
+                rows[f"{side}.signs.{k}"][which, unit] = 1
+                rows[f"{side}.signs.{k}"][which + count, unit] = -1
+                theta = rows[f"{THETA_PREFIXES[side]}{k}"]
+                theta[which, :, unit] = 0.0
+                theta[which + count, :, unit] = 0.0
+        sides = tuple(
+            Domains(
+                *(
+                    tuple(rows[f"{side}.{name}.{k}"][None] for k in range(self.stages[side]))
+                    for name in _PARTS
+                )
+            )
+            for side in (0, 1)
+        )
+        return (sides[0], sides[1]), rows
+
+
+def _domain_rows(domains: tuple[Domains, Domains]) -> dict[str, Tensor]:
+    return {
+        f"{side}.{name}.{k}": tensor[0]
+        for side, part in enumerate(domains)
+        for name in _PARTS
+        for k, tensor in enumerate(getattr(part, name))
+    }
+
+
+def choose(domains: tuple[Domains, Domains], node: Node) -> Tensor:
+    """The unit to split in each domain: network, stage, unit, int64 (D, 3).
+
+    Score: ``|A_h| (-l u) / (u - l)`` over the rows, as the bound moves with them; -1 where no unit is
+    open.
+    """
+    scores, labels = [], []
+    for side, (part, rows, passed) in enumerate(
+        zip(domains, node.weights, node.passes, strict=True)
+    ):
+        for k, outputs in enumerate(passed.outputs):
+            lower, upper = part.lower[k][0], part.upper[k][0]
+            is_open = (lower < 0) & (upper > 0)
+            area = torch.where(is_open, -lower * upper / (upper - lower).clamp_min(1e-30), 0.0)
+            reach = torch.einsum("dr,drn->dn", rows[0], outputs[0].abs())
+            # Where no row tells, the widest triangle goes first.
+            scores.append(reach * area + 1e-9 * area)
+            unit = torch.arange(lower.shape[1], device=lower.device)
+            place = torch.full_like(unit, side), torch.full_like(unit, k), unit
+            labels.append(torch.stack(place, 1))
+    if not scores:
+        return torch.full((len(node.values), 3), -1, device=node.values.device)
+    best, place = torch.cat(scores, 1).max(1)
+    chosen = torch.cat(labels)[place]
+    chosen[best <= 0] = -1
+    return chosen
+
+
+def _corners(inputs: InputSet, node: Node) -> Tensor:
+    """Points (M, C, H, W) where the best halves' bounds are attained: candidates for a witness."""
+    best = node.values.argsort(descending=True)[:_POINTS]
+    return inputs.attained(node.attained[best])
