@@ -11,7 +11,11 @@ SMALL = ["--dataset", "digits", "--count", "3", "--threads", "2", "--epsilons", 
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("bench_attacks", []), ("bench_bounds", ["--repeats", "1"]), ("soundness", [])],
+    [
+        ("bench_attacks", []),
+        ("bench_bounds", ["--repeats", "1"]),
+        ("soundness", ["--levels", "fast", "--samples", "8"]),
+    ],
 )
 def test_a_benchmark_prints_a_line_for_each_pair(name, more, monkeypatch, capsys):
     benchmark = importlib.import_module(f"tests.benchmarks.{name}")
