@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = (
     "Attack and certify a teacher and a student inside an epsilon-ball. A stored answer is reused; "
-    "epsilon may be written 0.03 or 8/255."
+    "epsilon may be written 0.03 or 8/255. How tight the bounds are to be is the level: "
+    "--certificate name=fast, name=tight (slower) or name=exact seconds=30 (as long as you give it); "
+    "below are all of them with their settings."
 )
 
 DEVICE = Option("device", str, "Where to compute: auto, cpu or cuda.", "auto", "TEXT")
@@ -75,6 +77,7 @@ def describe(analysis: Analysis, out: Path | None) -> str:
         summary.verdict,
         "",
         head,
+        _costs(analysis),
         "",
         format_table(_shares(summary)),
         "",
@@ -94,6 +97,20 @@ def describe(analysis: Analysis, out: Path | None) -> str:
         else:
             parts.append("Witnesses: none come with this table; --fresh computes it with them.")
     return "\n".join(parts)
+
+
+def _costs(analysis: Analysis) -> str:
+    """The certificate and the seconds an example of it and of the attack, where they are known."""
+    from fkd.evaluation import level_figures
+
+    figures = level_figures(analysis)
+    seconds = [
+        f"{name} {figures[f'{name}_seconds']:.2g} s"
+        for name in ("certificate", "attack")
+        if figures[f"{name}_seconds"] is not None
+    ]
+    cost = f"; an example took: {', '.join(seconds)}" if seconds else ""
+    return f"Certificate: {figures['settings']}{cost}"
 
 
 def _shares(summary: Summary) -> list[dict[str, str]]:
@@ -137,12 +154,15 @@ def _gaps(summary: Summary) -> list[dict[str, str]]:
 def _epilog() -> str:
     from fkd.attacks import ATTACKS
     from fkd.bounds import CERTIFICATES
+    from fkd.evaluation import AnalysisConfig
 
     lines = []
     for option, registry in (("attack", ATTACKS), ("certificate", CERTIFICATES)):
+        usual = AnalysisConfig.model_fields[option].get_default(call_default_factory=True)
         for name, summary in registry.available().items():
+            is_usual = " (the default)" if name == usual.name else ""
             lines += [
-                f"--{option} name={name}: {summary}",
-                settings_text(registry.get(name).Config),
+                f"--{option} name={name}{is_usual}: {summary}",
+                settings_text(registry.get(name).Config, skip=("name",)),
             ]
     return "\n".join(lines)

@@ -37,7 +37,13 @@ _SHOWN = (
 def run(arguments: Sequence[str]) -> int:
     """Analyse each pair, print the table, and write it where asked."""
     from fkd.core.errors import ConfigError
-    from fkd.evaluation import AnalysisConfig, ResolvedPair, analyse, compare
+    from fkd.evaluation import (
+        AnalysisConfig,
+        ResolvedPair,
+        analyse,
+        certificate_text,
+        compare,
+    )
 
     options = [
         *options_of(AnalysisConfig, skip=["student"]),
@@ -64,7 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     first = configs[0]
     say(
         f"Students of {first.teacher} on {first.dataset} ({first.split}), "
-        f"{first.ball.describe()}, {first.count} examples, seed {first.seed}\n"
+        f"{first.ball.describe()}, {first.count} examples, seed {first.seed}, certificate "
+        f"{certificate_text(first.certificate)}\n"
     )
     say(
         format_table(

@@ -172,11 +172,12 @@ def lists_where_needed(values: dict[str, Any], config: type[Config]) -> dict[str
     }
 
 
-def settings_text(config: type[Config], *, indent: str = "  ") -> str:
-    """A configuration's fields with defaults and descriptions, one line each."""
+def settings_text(config: type[Config], *, indent: str = "  ", skip: Collection[str] = ()) -> str:
+    """A configuration's fields but for ``skip``, with defaults and descriptions, one line each."""
     return "\n".join(
         f"{indent}{name}={_shown(_default(field))}: {_explain(field)}"
         for name, field in config.model_fields.items()
+        if name not in skip
     )
 
 

@@ -15,6 +15,8 @@ from fkd.cli.output import complain
 from fkd.core.progress import Progress
 
 _LINE_SECONDS = 10.0
+#: tqdm redraws when the count grows; what changes beside it (a live bracket) is redrawn this often.
+_REDRAW_SECONDS = 0.25
 
 
 class ProgressBar:
@@ -41,6 +43,7 @@ class ProgressBar:
         self._bar: tqdm | None = None
         self._stage = ""
         self._line_at = 0.0
+        self._drawn_at = 0.0
         self._is_stopping = False
         self._old_handler: Any = None
 
@@ -99,7 +102,10 @@ class ProgressBar:
         self._bar.n = progress.done
         self._bar.update(0)
         # The last report of a stage comes too soon after the one before for tqdm's own clock.
-        if progress.total and progress.done >= progress.total:
+        is_last = bool(progress.total) and progress.done >= progress.total
+        now = time.monotonic()
+        if is_last or (progress.values and now - self._drawn_at >= _REDRAW_SECONDS):
+            self._drawn_at = now
             self._bar.refresh()
 
     def _write_line(self, progress: Progress) -> None:
@@ -121,7 +127,9 @@ class ProgressBar:
 
 
 def describe_values(values: dict[str, Any]) -> str:
-    """``epoch 2 of 20, loss 0.123``: a report's numbers in words."""
+    """``epoch 2 of 20, loss 0.123``: a report's numbers in words; a live bracket as `_bracket` has it."""
+    if values.keys() >= {"lower", "upper"}:
+        return _bracket(values)
     words = []
     for name, value in values.items():
         if name == "epochs" and "epoch" in values:
@@ -131,3 +139,15 @@ def describe_values(values: dict[str, Any]) -> str:
             shown = f"{shown} of {values['epochs']}"
         words.append(f"{name.replace('_', ' ')} {shown}")
     return ", ".join(words)
+
+
+def _bracket(values: dict[str, Any]) -> str:
+    """``example 3: gap 0.312 to 0.456, 12 open, 90 evaluated, 2.1 s``, what is present of it."""
+    from fkd.cli.output import bound, gap
+
+    words = [f"gap {gap(values['lower'])} to {bound(values['upper'])}"]
+    words += [f"{values[name]} {name}" for name in ("open", "evaluated") if name in values]
+    if "seconds" in values:
+        words.append(f"{values['seconds']:.1f} s")
+    example = f"example {values['example']}: " if "example" in values else ""
+    return example + ", ".join(words)

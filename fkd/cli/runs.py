@@ -93,12 +93,12 @@ def _log(arguments: Sequence[str]) -> int:
 
 def _watch(arguments: Sequence[str]) -> int:
     values = _action("watch", arguments, "Show a run until it ends; Ctrl-C leaves it going.", QUIET)
-    seen: tuple[str, int] | None = None
+    seen: tuple[str, int, dict[str, Any]] | None = None
     with ProgressBar(quiet=values["quiet"]) as bar:
         while True:
             record = wait_run(values["id"], timeout=0.5)
-            if record.stage and seen != (record.stage, record.done):
-                seen = (record.stage, record.done)
+            if record.stage and seen != (record.stage, record.done, record.values):
+                seen = (record.stage, record.done, record.values)
                 bar(Progress(record.stage, record.done, record.total, record.values))
             if record.has_ended:
                 break

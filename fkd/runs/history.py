@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 _TAIL_BYTES = 256 * 1024
 
 
-def run_history(run_id: str) -> pd.DataFrame:
+def run_history(run_id: str, last: int | None = None) -> pd.DataFrame:
     """Every report of the run, oldest first.
+
+    Args:
+        run_id: the run.
+        last: only so many of the latest reports (a page that is redrawn every second needs no more);
+            all if absent.
 
     Returns:
         Columns ``time`` (UTC), ``attempt``, ``stage``, ``done``, ``total``, and one for each number
@@ -28,7 +33,7 @@ def run_history(run_id: str) -> pd.DataFrame:
     store = RunStore()
     store.get(run_id)
     fixed = ["time", "attempt", "stage", "done", "total"]
-    rows = store.steps(run_id)
+    rows = store.steps(run_id, last)
     names = list(dict.fromkeys([*fixed, *(name for row in rows for name in row)]))
     return pd.DataFrame(rows, columns=names)
 

@@ -339,13 +339,18 @@ class RunStore:
                 (time.time(), run_id),
             )
 
-    def steps(self, run_id: str) -> list[dict[str, Any]]:
-        """Every report of the run, oldest first, its numbers beside stage, done, total and time."""
+    def steps(self, run_id: str, last: int | None = None) -> list[dict[str, Any]]:
+        """Every report of the run, oldest first, its numbers beside stage, done, total and time.
+
+        Args:
+            run_id: the run.
+            last: only so many of the latest; all if absent.
+        """
         with self._open() as connection:
             rows = connection.execute(
                 "SELECT time, attempt, stage, done, total, numbers FROM steps WHERE run_id = ?"
-                " ORDER BY position",
-                (run_id,),
+                " ORDER BY position DESC LIMIT ?",
+                (run_id, -1 if last is None else last),
             ).fetchall()
         return [
             {
@@ -356,5 +361,5 @@ class RunStore:
                 "total": row["total"],
                 **json.loads(row["numbers"]),
             }
-            for row in rows
+            for row in reversed(rows)
         ]

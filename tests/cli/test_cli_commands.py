@@ -1,6 +1,7 @@
 """The commands themselves, on digits with networks that are trained for a moment."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 import fkd.cli
 from fkd.records import ANALYSIS_COLUMNS
+from tests.support.fake_levels import NAME, fake_level
 
 TINY = ["--architecture", "mlp", "--architecture-config", "hidden=16", "--train-count", "300"]
 
@@ -105,6 +107,44 @@ def test_analyse_writes_the_table_and_prints_the_verdict(fkd_command, tmp_path):
     assert again.read_bytes() == out_path.read_bytes()
     # Table and witnesses are both named after --out.
     assert out_again == out.replace(str(out_path.with_suffix("")), str(again.with_suffix("")))
+
+
+def test_analyse_at_a_level_with_a_time_budget(fkd_command, tmp_path):
+    level = ["--certificate", f"name={NAME}", "seconds=30"]
+    words = [*PAIR, "--count", 2, "--attack", "steps=2"]
+    with fake_level():
+        code, out, err = fkd_command("analyse", *words, *level)
+        assert code == 0
+        assert (
+            "certificate: 0 of 2 (example 0: gap 0.100 to 0.900, 1 open, 1 evaluated, 0.0 s)" in err
+        )
+        assert re.search(
+            r"^Certificate: staged \(seconds 30\); an example took: certificate .* s, attack .* s$",
+            out,
+            re.MULTILINE,
+        )
+        # Another budget is another question, and the usual level another still.
+        assert fkd_command("analyse", *words, "--certificate", f"name={NAME}")[2] != ""
+        assert "Certificate: staged" not in fkd_command("analyse", *words)[1]
+        assert fkd_command("analyse", *words, *level)[2] == ""
+
+        students = ["--students", "s-kd", "--epsilon", "0.1", "--count", 2, "--attack", "steps=2"]
+        pair = ["--dataset", "digits", "--teacher", "t"]
+        out = fkd_command("compare", *pair, *students, *level)[1]
+        assert "certificate staged (seconds 30)" in out.splitlines()[0]
+        code, _, err = fkd_command("analyse", *words, "--certificate", f"name={NAME}", "seconds=0")
+        assert code == 2 and "'seconds' is not usable" in err
+
+
+def test_the_help_explains_every_level(fkd_command, capsys):
+    with fake_level(), pytest.raises(SystemExit):
+        fkd.cli.main(["analyse", "--help"])
+    shown = capsys.readouterr().out
+    assert "--certificate name=staged: A stage set for tests." in shown
+    assert "seconds=10: Time budget an example. Above 0, at most 86400." in shown
+    assert shown.count("(the default): ") == 2
+    flat = " ".join(shown.replace("│", " ").split())
+    assert "name=exact seconds=30" in flat
 
 
 def test_a_copy_is_made_and_compared_with_its_teacher(fkd_command, trained, tmp_path):

@@ -92,6 +92,48 @@ def test_a_terminal_gets_a_bar_per_stage(monkeypatch):
     assert "measuring: 100%" in shown
 
 
+def live(progress, evaluated):
+    """A report of branch and bound on the fourth of ten examples: the count stays where it is."""
+    report(
+        progress,
+        "certificate",
+        3,
+        10,
+        example=3,
+        upper=0.45551 - evaluated / 1e5,
+        lower=0.3129,
+        open=12,
+        evaluated=evaluated,
+        seconds=evaluated / 10,
+    )
+
+
+def test_a_live_bracket_is_shown_with_bounds_rounded_to_the_safe_side(capsys):
+    with ProgressBar() as progress:
+        live(progress, 21)
+    assert capsys.readouterr().err.splitlines() == [
+        "certificate: 3 of 10 (example 3: gap 0.312 to 0.456, 12 open, 21 evaluated, 2.1 s)"
+    ]
+
+
+def test_a_live_bracket_moves_while_the_count_stays(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = iter(range(10, 100))
+    monkeypatch.setattr("fkd.cli.progress.time.monotonic", lambda: float(next(clock)))
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "160")
+    with ProgressBar() as progress:
+        for evaluated in (10, 200, 3000):
+            live(progress, evaluated)
+    shown = terminal.getvalue()
+    for text in ("0.312 to 0.456", "200 evaluated, 20.0 s", "gap 0.312 to 0.426, 12 open, 3000"):
+        assert text in shown
+
+
 def test_the_first_ctrl_c_stops_at_a_report_and_the_second_at_once(capsys):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Cancelled), ProgressBar(quiet=True) as progress:

@@ -65,6 +65,15 @@ def test_an_analysis_names_its_key(pair):
     assert {"attack"} <= {report.stage for report in reports}
 
 
+def test_analyses_of_two_levels_are_two_runs(pair):
+    entry = KINDS.get("analyse")()
+    specs = [
+        entry.check({**ANALYSE, "certificate": {"name": name}}) for name in ("crown", "crown_ibp")
+    ]
+    assert [entry.title(spec).rsplit(", ", 1)[1] for spec in specs] == ["crown", "crown_ibp"]
+    assert entry.target(specs[0]) != entry.target(specs[1])
+
+
 def test_a_specification_is_completed_and_plain(pair):
     for kind, spec in (
         ("train", {**TRAIN, "name": "new"}),

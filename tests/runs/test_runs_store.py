@@ -224,3 +224,13 @@ def test_cancel_of_an_ended_run_changes_nothing(store):
     with pytest.raises(RunError):
         cancel_run("a")
     assert store.get("a").result == "r"
+
+
+def test_the_latest_steps_come_in_order(store):
+    add(store, "a")
+    store.claim_next(1)
+    reports = [(float(n), Progress("certificate", 0, 9, {"upper": 1 / n})) for n in range(1, 8)]
+    store.record("a", 1, reports)
+    assert [row["upper"] for row in store.steps("a", 3)] == [1 / 5, 1 / 6, 1 / 7]
+    assert len(store.steps("a")) == len(store.steps("a", 100)) == 7
+    assert store.steps("a", 3) == store.steps("a")[-3:]

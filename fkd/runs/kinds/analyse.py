@@ -27,11 +27,15 @@ class AnalyseRun(RunKind):
         return config.model_dump(mode="json")
 
     def title(self, spec: dict[str, Any]) -> str:
-        """``student against teacher on dataset, epsilon 0.1, 200 examples``."""
+        """``student against teacher on dataset, epsilon 0.1, 200 examples, fast``."""
+        from fkd.bounds import certificate_config
+        from fkd.evaluation import certificate_text
+
+        level = certificate_text(certificate_config(spec["certificate"]))
         norm = " in L2" if spec.get("norm") == "l2" else ""
         return (
             f"{spec['student']} against {spec['teacher']} on {spec['dataset']}, "
-            f"epsilon {spec['epsilon']:g}{norm}, {spec['count']} examples"
+            f"epsilon {spec['epsilon']:g}{norm}, {spec['count']} examples, {level}"
         )
 
     def target(self, spec: dict[str, Any]) -> str:
