@@ -20,6 +20,7 @@ def draw() -> tuple[backend.Choice | None, str | None]:
         teacher, student = _pair(dataset)
         norm = _norm()
         epsilon_text = _epsilon(dataset, norm)
+        level, seconds = _level()
         count, gap_class = _more()
     if teacher is None or student is None:
         missing = "teacher" if teacher is None else "student"
@@ -31,7 +32,10 @@ def draw() -> tuple[backend.Choice | None, str | None]:
         epsilon = backend.parse_epsilon(epsilon_text, norm)
     except backend.FkdError as error:
         return None, str(error)
-    return backend.Choice(dataset, teacher, student, epsilon, count, gap_class, norm), None
+    choice = backend.Choice(
+        dataset, teacher, student, epsilon, count, gap_class, norm, level, seconds
+    )
+    return choice, None
 
 
 def _dataset() -> str:
@@ -127,6 +131,29 @@ def _typed_epsilon(norm: str) -> list[float]:
         if typed:
             return [backend.parse_epsilon(typed, norm)]
     return []
+
+
+def _level() -> tuple[str, float | None]:
+    """Registry name of the certificate, and its time budget an image where it has one."""
+    levels = {level.title: level for level in backend.levels().values()}
+    usual = backend.levels()[backend.default_level()].title
+    shown = st.selectbox(
+        "Level of the bounds",
+        list(levels),
+        index=list(levels).index(usual),
+        help="How much work the upper end of a bracket is given; the page Certified bounds compares.",
+        **state.bound("level"),
+    )
+    level = levels[shown]
+    if level.budget is None:
+        return level.name, None
+    seconds = st.number_input(
+        "Seconds an image",
+        help="The search for an image ends after this time at the latest; what it has then holds.",
+        **state.seconds_range(level),
+        **state.bound("seconds"),
+    )
+    return level.name, float(seconds)
 
 
 def _more() -> tuple[int, str]:

@@ -17,9 +17,26 @@ import streamlit as st
 from dashboard import backend
 
 #: Keys of the sidebar's widgets; also the names in the address.
-PAIR_KEYS = ("dataset", "teacher", "student", "norm", "epsilon", "count", "gap_class")
+PAIR_KEYS = (
+    "dataset",
+    "teacher",
+    "student",
+    "norm",
+    "epsilon",
+    "level",
+    "seconds",
+    "count",
+    "gap_class",
+)
 #: Keys of pages' widgets that belong to a view.
 VIEW_KEYS = ("example", "pairing", "show", "witness", "curve", "page", "students", "run", "task")
+
+_KEY_NAMES = {
+    "gap_class": "class compared",
+    "dataset": "data set",
+    "level": "level of the bounds",
+    "seconds": "number of seconds an image",
+}
 
 _CHOICE = "_choice"
 _LOADED = "_loaded"
@@ -52,6 +69,28 @@ def classes() -> tuple[str, ...]:
     """Names of the data set's classes; empty where they are unknown."""
     info = backend.data_set(choice().dataset)
     return tuple(info.classes) if info is not None else ()
+
+
+# ---------------------------------------------------------------- levels
+
+
+def seconds_range(level: backend.Level) -> dict[str, Any]:
+    """Arguments of the box for a level's time budget an image."""
+    budget = level.budget
+    return {
+        "value": float(budget.default),
+        "min_value": max(0.1, float(budget.minimum or 0.0)),
+        "max_value": None if budget.maximum is None else float(budget.maximum),
+        "step": 5.0,
+        "format": "%g",
+    }
+
+
+def choose_level(name: str, seconds: float | None = None) -> None:
+    """Put a level into the sidebar (in callbacks only: it is taken up in the next run)."""
+    st.session_state["level"] = backend.levels()[name].title
+    if seconds is not None:
+        st.session_state["seconds"] = float(seconds)
 
 
 # ---------------------------------------------------------------- links
@@ -136,7 +175,7 @@ def dropped_parameters(asked: dict[str, str]) -> list[str]:
         wanted, got = asked.get(key), st.session_state.get(key)
         if wanted in (None, "") or got is None or _same(wanted, got):
             continue
-        name = {"gap_class": "class compared", "dataset": "data set"}.get(key, key)
+        name = _KEY_NAMES.get(key, key)
         sentences.append(
             f"The link asks for the {name} “{wanted}”, which cannot be used; this is “{got}”."
         )

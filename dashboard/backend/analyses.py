@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.backend.catalogue import choice_of, is_current
-from dashboard.backend.choice import Choice
+from dashboard.backend.choice import DEFAULT_LEVEL, Choice
 from fkd import evaluation
 from fkd.evaluation import Analysis, ExampleDetail, Summary
 
@@ -72,10 +72,20 @@ def _load(key: str, config_json: str) -> Loaded:
 
 
 def stored(choice: Choice) -> list[Choice]:
-    """What is stored of the choice's pair: other radii, other numbers of examples."""
+    """What is stored of the choice's pair: other radii, numbers of examples, levels.
+
+    The same ball comes first, at other levels, then the same norm.
+    """
     entries = evaluation.list_analyses(choice.dataset, choice.teacher, choice.student)
     found = {choice_of(entry.config) for entry in entries if is_current(entry)}
-    return sorted(found, key=lambda c: (c.norm != choice.norm, c.epsilon, c.count, c.gap_class))
+
+    def order(other: Choice) -> tuple:
+        is_near = other.but(level=choice.level, seconds=choice.seconds) == choice
+        at_level = (other.level != choice.level, other.level, other.seconds or 0.0)
+        here = (other.norm != choice.norm, other.epsilon, other.count, other.gap_class)
+        return (not is_near, *here, *at_level)
+
+    return sorted(found, key=order)
 
 
 def latest_choice(key: str) -> Choice | None:
@@ -87,15 +97,13 @@ def latest_choice(key: str) -> Choice | None:
 
 
 def radii(choice: Choice) -> pd.DataFrame:
-    """Every stored radius of the choice's pair, same norm, examples, class: `Summary`'s figures."""
-    kept = (choice.count, choice.gap_class, choice.norm)
-    configs = [c for c in stored(choice) if (c.count, c.gap_class, c.norm) == kept]
+    """Every stored radius of the choice's pair, else the same in everything: `Summary`'s figures."""
     rows = []
-    for other in configs:
-        loaded = find(other)
+    for other in stored(choice):
+        loaded = find(other) if other.but(epsilon=choice.epsilon) == choice else None
         if loaded is not None:
             rows.append(loaded.summary.model_dump())
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).sort_values("epsilon", ignore_index=True) if rows else pd.DataFrame()
 
 
 def compare(choice: Choice, students: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -151,10 +159,22 @@ def _curve(key: str, index: int, _choice: Choice) -> pd.DataFrame:
 def curve(choice: Choice, loaded: Loaded, index: int) -> pd.DataFrame:
     """Columns ``epsilon, gap_attack, gap_certified`` of one example; seconds the first time.
 
+    The bounds are those of `curve_choice`.
+
     Raises:
         DataError: the data set's images are not on this machine.
     """
-    return _curve(loaded.key, index, choice)
+    return _curve(loaded.key, index, curve_choice(choice))
+
+
+def curve_choice(choice: Choice) -> Choice:
+    """The choice at whose level a curve is computed: its own, unless that is given time.
+
+    A dozen radii with a budget each would keep a page waiting for minutes.
+    """
+    if choice.seconds is None:
+        return choice
+    return choice.but(level=DEFAULT_LEVEL, seconds=None)
 
 
 def reproduce(choice: Choice) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from dashboard.backend.choice import DEFAULT_COUNT, GAP_CLASSES, Choice
+from dashboard.backend.choice import DEFAULT_COUNT, DEFAULT_LEVEL, GAP_CLASSES, Choice
 from fkd.core.ball import NORMS
 from fkd.core.errors import FkdError
 from fkd.core.progress import ProgressCallback
@@ -85,8 +85,8 @@ def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
     known = {card.name: card for card in list_models(dataset)}
     for entry in list_analyses(dataset):
         choice = choice_of(entry.config)
-        usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0])
-        if (choice.count, choice.gap_class, choice.norm) != usual:
+        usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0], DEFAULT_LEVEL)
+        if (choice.count, choice.gap_class, choice.norm, choice.level) != usual:
             continue
         student = known.get(choice.student)
         if student is None or not is_student_of(student, choice.teacher) or not is_current(entry):
@@ -163,4 +163,6 @@ def choice_of(entry_config: Any) -> Choice:
         count=entry_config.count,
         gap_class=entry_config.gap_class,
         norm=entry_config.norm,
+        level=entry_config.certificate.name,
+        seconds=getattr(entry_config.certificate, "seconds", None),
     )

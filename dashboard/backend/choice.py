@@ -10,6 +10,10 @@ from fkd.evaluation import AnalysisConfig, parse_analysis
 
 DEFAULT_COUNT = 200
 GAP_CLASSES = ("label", "teacher")
+#: Registry name of the certificate that is used where none is asked for.
+DEFAULT_LEVEL: str = (
+    AnalysisConfig.model_fields["certificate"].get_default(call_default_factory=True).name
+)
 
 #: The norms of a ball, as people write them.
 NORM_NAMES = dict(zip(NORMS, ("L∞", "L2"), strict=True))
@@ -20,7 +24,19 @@ L2_DEFAULT = 0.2
 
 @dataclass(frozen=True)
 class Choice:
-    """A data set, a pair, a ball, and which examples and class are compared."""
+    """A data set, a pair, a ball, which examples and class are compared, and how bounds are made.
+
+    Attributes:
+        dataset: its name.
+        teacher: the teacher's name.
+        student: the student's name.
+        epsilon: radius of the ball.
+        count: how many images.
+        gap_class: "label" or "teacher".
+        norm: of the ball.
+        level: registry name of the certificate.
+        seconds: its time budget an image; None for levels without one.
+    """
 
     dataset: str
     teacher: str
@@ -29,6 +45,8 @@ class Choice:
     count: int = DEFAULT_COUNT
     gap_class: str = "label"
     norm: str = NORMS[0]
+    level: str = DEFAULT_LEVEL
+    seconds: float | None = None
 
     @property
     def shown_change(self) -> float:
@@ -42,8 +60,10 @@ class Choice:
         Raises:
             ConfigError: a value is out of its range.
         """
+        budget = {} if self.seconds is None else {"seconds": self.seconds}
         return parse_analysis(
             {
+                "certificate": {"name": self.level, **budget},
                 "dataset": self.dataset,
                 "teacher": self.teacher,
                 "student": self.student,

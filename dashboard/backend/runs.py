@@ -78,6 +78,33 @@ def live_analysis(choice: Choice) -> RunRecord | None:
     return None
 
 
+#: So many of a run's latest reports are read for its live bracket: minutes of them.
+_LATEST = 2000
+
+
+def live_bracket(run_id: str) -> pd.DataFrame:
+    """The bracket of the example that a run's certificate is at, as it has closed so far.
+
+    Returns:
+        One row a report, oldest first: ``example`` (position), ``seconds`` (spent on it), ``lower``,
+        ``upper`` (of the largest gap), ``open`` and ``evaluated`` (parts of the ball), ``done`` and
+        ``total`` (examples).  Empty where the run reports no brackets.
+    """
+    history = runs.run_history(run_id, last=_LATEST)
+    if not {"example", "lower", "upper"} <= set(history.columns):
+        return pd.DataFrame()
+    # A stage after the certificate's is about the whole table.
+    if history["stage"].iloc[-1] != "certificate":
+        return pd.DataFrame()
+    history = history[history["attempt"] == history["attempt"].iloc[-1]]
+    history = history[history["upper"].notna() & history["lower"].notna()]
+    if history.empty:
+        return pd.DataFrame()
+    columns = ["example", "seconds", "lower", "upper", "open", "evaluated", "done", "total"]
+    latest = history[history["example"] == history["example"].iloc[-1]]
+    return latest.reindex(columns=columns).reset_index(drop=True)
+
+
 def start_training(spec: dict[str, Any]) -> str:
     """Start a training or distillation run; its id.
 

@@ -5,6 +5,7 @@ from dashboard.figures.bracket import bracket
 from dashboard.figures.comparison import brackets
 from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
+from dashboard.figures.levels import closing, level_brackets
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.scatter import PAIRINGS, examples
 from dashboard.figures.theme import (
@@ -17,6 +18,7 @@ from dashboard.figures.theme import (
     percent,
     reached,
     rounded,
+    seconds,
     styled,
     toolbar,
     unbroken,
@@ -34,15 +36,18 @@ __all__ = [
     "bound",
     "bracket",
     "brackets",
+    "closing",
     "cumulative",
     "curve",
     "examples",
     "histogram",
+    "level_brackets",
     "lines",
     "percent",
     "probabilities",
     "reached",
     "rounded",
+    "seconds",
     "styled",
     "toolbar",
     "unbroken",

@@ -131,6 +131,11 @@ def percent(share: float) -> str:
     return f"{number.removesuffix('.0')}{_NO_BREAK}%"
 
 
+def seconds(value: float | None) -> str:
+    """Seconds of a measurement, three digits: ``0.0123 s``; empty where they are unknown."""
+    return "" if _is_missing(value) else f"{value:.3g}{_NO_BREAK}s"
+
+
 def reached(gap: float | None) -> str:
     """A gap found, rounded down; empty where there is none."""
     return "" if _is_missing(gap) else backend.reached_text(gap)

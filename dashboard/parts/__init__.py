@@ -14,7 +14,7 @@ from dashboard.parts.page import (
     page_link,
     state_badge,
 )
-from dashboard.parts.run import run_card, watch
+from dashboard.parts.run import duration, run_card, watch
 
 __all__ = [
     "certificate_note",
@@ -22,6 +22,7 @@ __all__ = [
     "clicked_example",
     "copy_link",
     "downloads",
+    "duration",
     "example_images",
     "example_panel",
     "form_values",

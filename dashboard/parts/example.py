@@ -191,4 +191,10 @@ def _curve(index: int) -> None:
         return
     with st.spinner("Attacking and certifying at a dozen radii …", show_time=True):
         table = backend.curve(choice, loaded, index)
+    used = backend.curve_choice(choice)
+    if used != choice:
+        st.caption(
+            f"Bounds of this curve are of the level {backend.level_title(used)}: a search at a dozen "
+            "radii would take too long here."
+        )
     chart(figures.curve(table, epsilon=choice.epsilon, norm=choice.norm, index=index), "gap_curve")

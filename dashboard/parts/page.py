@@ -29,7 +29,8 @@ def heading(title: str, choice: backend.Choice | None) -> object:
             f":blue-badge[:material/school: {choice.teacher}] "
             f":orange-badge[:material/person: {choice.student}] "
             f":gray-badge[{figures.ball_in_pixels(choice.epsilon, choice.norm)}] "
-            f":gray-badge[{choice.dataset}, {choice.count} images]"
+            f":gray-badge[{choice.dataset}, {choice.count} images] "
+            f":green-badge[:material/verified: {backend.level_title(choice)}]"
         )
     return slot
 
@@ -107,8 +108,10 @@ def not_analysed(choice: backend.Choice) -> None:
         st.markdown(
             f"Nothing is stored for **{choice.student}** against **{choice.teacher}** within "
             f"{figures.ball_in_pixels(choice.epsilon, choice.norm)} on the first {choice.count} test "
-            f"images of **{choice.dataset}**. An analysis attacks each image to find how far the two get "
-            "apart, and certifies how far they can get at most; it takes seconds to minutes, and is kept."
+            f"images of **{choice.dataset}** with bounds of the level "
+            f"**{backend.level_title(choice)}**. An analysis attacks each image to find how far the two "
+            f"get apart, and certifies how far they can get at most; it takes {_duration(choice)}, and "
+            "is kept."
         )
         if live is not None and not live.has_ended:
             run.watch(live)
@@ -120,6 +123,12 @@ def not_analysed(choice: backend.Choice) -> None:
             if live is None or not live.can_resume:
                 _start(choice)
     _stored_instead(choice)
+
+
+def _duration(choice: backend.Choice) -> str:
+    """How long an analysis takes, as far as that is known."""
+    budget = backend.time_budget(choice)
+    return "seconds to minutes" if budget is None else f"up to {run.duration(budget)}"
 
 
 def _start(choice: backend.Choice) -> None:
@@ -145,9 +154,12 @@ def _stored_instead(choice: backend.Choice) -> None:
     with st.container(horizontal=True):
         for other in others[:12]:
             by_teacher = ", teacher's class" if other.gap_class == "teacher" else ""
+            seconds = "" if other.seconds is None else f"_{other.seconds:g}"
             st.button(
-                f"{figures.ball(other.epsilon, other.norm)}, {other.count} images{by_teacher}",
-                key=f"stored_{other.norm}_{other.epsilon:g}_{other.count}_{other.gap_class}",
+                f"{figures.ball(other.epsilon, other.norm)}, {other.count} images{by_teacher}, "
+                f"{backend.level_title(other)}",
+                key=f"stored_{other.norm}_{other.epsilon:g}_{other.count}_{other.gap_class}"
+                f"_{other.level}{seconds}",
                 on_click=_take,
                 args=(other,),
             )
@@ -158,6 +170,7 @@ def _take(other: backend.Choice) -> None:
     st.session_state["epsilon"] = f"{other.epsilon:g}"
     st.session_state["count"] = other.count
     st.session_state["gap_class"] = other.gap_class
+    state.choose_level(other.level, other.seconds)
 
 
 def images_absent(dataset: str, key: str, lack: str = "there are tables but no pictures") -> None:

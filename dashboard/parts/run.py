@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import backend
 from dashboard.guard import guard, guarded
+from dashboard.parts.live import live_bracket
 
 _STATES = {
     "queued": ("gray", ":material/schedule:", "Waiting for a free slot"),
@@ -71,7 +72,10 @@ def _controls(record: backend.RunRecord) -> None:
 
 
 def watch(record: backend.RunRecord) -> None:
-    """The run's card, refreshed every second while it lives; the page is redrawn when it ends."""
+    """The run's card, refreshed every second while it lives; the page is redrawn when it ends.
+
+    Where the run searches, the bracket it is closing is below.
+    """
     if record.has_ended:
         run_card(record)
     else:
@@ -83,5 +87,6 @@ def watch(record: backend.RunRecord) -> None:
 def _live(run_id: str) -> None:
     record = backend.get_run(run_id)
     run_card(record)
+    live_bracket(record)
     if record.has_ended:
         st.rerun()

@@ -77,6 +77,9 @@ class AnalysisConfig(Config):
     @field_validator("certificate", mode="before")
     @classmethod
     def _typed_certificate(cls, value: Any) -> Any:
+        if type(value) is CertificateConfig:
+            # What only names a certificate becomes that one's own configuration.
+            value = value.model_dump()
         return certificate_config(value) if isinstance(value, dict | CertificateConfig) else value
 
     @property

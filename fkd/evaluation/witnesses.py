@@ -43,8 +43,7 @@ def with_points_of(
     Returns:
         The result, and for how many examples a point replaced a witness or found a disagreement.
     """
-    # Levels that meet no points have no such field.
-    points: Tensor | None = getattr(certified, "points", None)
+    points = certified.points
     if points is None:
         return attacked, 0
     images = region.images

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -282,13 +281,6 @@ def test_the_snippet_leaves_the_usual_level_out(pair):
             parse_analysis({**pair, "epsilon": 0.1, "certificate": {"name": name}})
         )
         assert f"--certificate name={name} --out" in snippet
-
-
-def test_a_bare_result_has_no_points():
-    from fkd.evaluation.witnesses import with_points_of
-
-    bare, attacked = SimpleNamespace(), object()
-    assert with_points_of(bare, attacked, None, None, None, None) == (attacked, 0)
 
 
 def test_saved_analyses_keep_their_costs(pair):

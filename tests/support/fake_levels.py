@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pydantic import Field
 from torch import Tensor
 
-from fkd.bounds import CERTIFICATES, Certificate, CertificateConfig, CertificateResult
+from fkd.bounds import CERTIFICATES, Certificate, CertificateConfig
 from fkd.bounds.crown import JointCrown
 from fkd.core.progress import report
 
@@ -25,13 +25,6 @@ class StagedConfig(CertificateConfig):
     name: str = Field(default=NAME, description="Registry name of the certificate.")
     seconds: float = Field(default=10.0, gt=0, le=86400, description="Time budget an example.")
     tolerance: float = Field(default=0.001, ge=0, le=1, description="Stop when this narrow.")
-
-
-@dataclass(frozen=True)
-class StagedResult(CertificateResult):
-    """A result with points, as a level gives it that visits some."""
-
-    points: Tensor | None = None
 
 
 @contextmanager
@@ -69,7 +62,7 @@ def fake_level(
                     )
             report(progress, "certificate", len(region), len(region))
             made = None if points is None else points(region.images)
-            return StagedResult(**vars(known), points=made)
+            return dataclasses.replace(known, points=made)
 
     CERTIFICATES.register(NAME)(Staged)
     try:
