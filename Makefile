@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test lint format lock bench pretrained clean
+.PHONY: run test lint format lock bench bench-brackets pretrained clean
 
 run: $(STAMP)
 	$(BIN)/python -m streamlit run dashboard/app.py --server.showEmailPrompt=false $(RUN_ARGS)
@@ -37,9 +37,15 @@ lock: $(STAMP)
 		--no-emit-index-url --no-emit-find-links -q -o requirements.txt
 
 bench: $(STAMP)
-	$(BIN)/python -m tests.benchmarks.bench_bounds
+	$(BIN)/python -m tests.benchmarks.bench_brackets --count 32 --levels crown fast tight
 	$(BIN)/python -m tests.benchmarks.bench_attacks
 	$(BIN)/python -m tests.benchmarks.bench_pages
+
+# Peak memory, then every level on every pair, exact with 10 and 60 s an example: many hours.
+# BRACKETS.jsonl keeps what was measured; BENCH_ARGS="--students kd" measures a part.
+bench-brackets: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.bench_brackets --memory --levels fast tight exact --out BRACKETS.jsonl
+	$(BIN)/python -m tests.benchmarks.bench_brackets --out BRACKETS.jsonl $(BENCH_ARGS)
 
 # Train what is missing of the shipped models and make their tables (resumable).
 pretrained: $(STAMP)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from fkd.data import get_data_set
-from fkd.models import list_models, load_model
+from fkd.data import Split, get_data_set
+from fkd.models import ModelCard, list_models, load_model, read_card
 
 
 def benchmark_parser(
@@ -16,7 +17,9 @@ def benchmark_parser(
 ) -> argparse.ArgumentParser:
     """The options that benchmarks over pairs share; MNIST where its files are, else digits."""
     dataset = "mnist" if get_data_set("mnist").is_available() else "digits"
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default=dataset)
     parser.add_argument("--count", type=int, default=count)
     parser.add_argument("--threads", type=int, default=2)
@@ -24,8 +27,22 @@ def benchmark_parser(
     return parser
 
 
-def taught_pairs(dataset: str) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Name of each student that has a teacher, the teacher's network and its own."""
+def taught_cards(dataset: str) -> Iterator[tuple[ModelCard, ModelCard]]:
+    """The teacher's card and the student's, of each student that has a teacher."""
     for card in list_models(dataset=dataset, role="student"):
         if card.teacher is not None:
-            yield card.name, load_model(card.teacher.name).network, load_model(card.name).network
+            yield read_card(card.teacher.name), card
+
+
+def taught_pairs(dataset: str) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """Name of each student that has a teacher, the teacher's network and its own."""
+    for teacher, student in taught_cards(dataset):
+        yield student.name, load_model(teacher.name).network, load_model(student.name).network
+
+
+def first_right(teacher: nn.Module, student: nn.Module, split: Split, count: int) -> Tensor:
+    """Ids of the first examples that both networks classify right, int64 (count,)."""
+    with torch.no_grad():
+        head, labels = split.images[: 5 * count + 100], split.labels[: 5 * count + 100]
+        right = (teacher(head).argmax(1) == labels) & (student(head).argmax(1) == labels)
+    return right.nonzero().squeeze(1)[:count]

@@ -18,8 +18,7 @@ from fkd.attacks.objectives import confidence
 from fkd.core.ball import Ball, Region
 from fkd.core.seeding import uniform_noise
 from fkd.data import load_split
-from tests.benchmarks import benchmark_parser, taught_pairs
-from tests.benchmarks.bench_bounds import first_right
+from tests.benchmarks import benchmark_parser, first_right, taught_pairs
 
 
 def plain_pgd(
