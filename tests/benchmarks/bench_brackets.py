@@ -8,7 +8,8 @@ to 1; B, each network's margins alone with exact softmax; both in float64 like t
 B in float32, auto_LiRPA's usual type, for its time.  `crown` is the project's general path (plain joint
 rows by auto_LiRPA).  Everything of a pair and radius is measured in turns in one process; times are
 medians (*exact* runs once, on a few examples spread over the others; the other levels' figures on the
-same ones stand beside it).  ``--memory`` bounds 512 examples of the largest pair instead and prints what is held.
+same ones stand beside it).  ``--memory`` bounds 512 examples of the largest pair instead and prints
+what is held.
 
 It exits with 1 if a bound is below what an attack reached (UNSOUND) or a level is looser on any example
 than the level below it (LOOSER).  The end is one line for each aim.  ``--out`` appends what was measured,
