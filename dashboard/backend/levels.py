@@ -36,8 +36,8 @@ _KNOWN = {
         "The general path: one relaxation by the library auto_LiRPA, for any layout that it reads.",
     ),
     "crown_ibp": (
-        "auto_LiRPA, IBP",
-        "auto_LiRPA over interval bounds of the hidden layers: looser, for very large networks.",
+        "CROWN-IBP",
+        "auto_LiRPA on interval bounds of the hidden layers: looser, for very large networks.",
     ),
 }
 

@@ -87,8 +87,8 @@ def live_bracket(run_id: str) -> pd.DataFrame:
 
     Returns:
         One row a report, oldest first: ``example`` (position), ``seconds`` (spent on it), ``lower``,
-        ``upper`` (of the largest gap), ``open`` and ``evaluated`` (parts of the ball), ``done`` and
-        ``total`` (examples).  Empty where the run reports no brackets.
+        ``upper`` (of the largest gap), ``width`` (what is open between them), ``open`` and ``evaluated``
+        (parts of the ball), ``done`` and ``total`` (examples).  Empty where the run reports no brackets.
     """
     history = runs.run_history(run_id, last=_LATEST)
     if not {"example", "lower", "upper"} <= set(history.columns):
@@ -102,7 +102,8 @@ def live_bracket(run_id: str) -> pd.DataFrame:
         return pd.DataFrame()
     columns = ["example", "seconds", "lower", "upper", "open", "evaluated", "done", "total"]
     latest = history[history["example"] == history["example"].iloc[-1]]
-    return latest.reindex(columns=columns).reset_index(drop=True)
+    latest = latest.reindex(columns=columns).reset_index(drop=True)
+    return latest.assign(width=(latest["upper"] - latest["lower"]).clip(lower=0.0))
 
 
 def start_training(spec: dict[str, Any]) -> str:

@@ -108,8 +108,9 @@ def closing(history: pd.DataFrame, *, example: int, height: int = 240) -> theme.
         # Keeps the reader's zoom while new points arrive, until the next image.
         uirevision=f"example {example}",
     )
-    # A bracket that is closed must not be blown up to the whole height.
-    figure.update_yaxes(rangemode="nonnegative", minallowed=0.0, maxallowed=1.0)
+    # Room for the marks at 0 and 1, and none beyond.
+    figure.update_yaxes(minallowed=-0.04, maxallowed=1.04)
+    figure.update_xaxes(minallowed=0.0)
     last = history.iloc[-1]
     return theme.Chart(
         figure,

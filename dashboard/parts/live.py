@@ -16,25 +16,38 @@ def live_bracket(record: backend.RunRecord) -> None:
         return
     last = history.iloc[-1]
     example = int(last["example"])
+    done = f"{int(last['done'])} of {int(last['total'])} done"
     with st.grid(4, min_column_width=130):
-        st.metric(
-            "Image in work", f"{example}", border=True, help="Its position in the test split."
-        )
-        st.metric(
-            "Largest gap",
-            f"{figures.reached(last['lower'])} … {figures.bound(last['upper'])}",
-            border=True,
-            help="Reached by a point inside the ball … proved never to be exceeded.",
-        )
-        st.metric(
-            "Parts still open",
-            _whole(last["open"]),
-            border=True,
-            help="Pieces of the ball whose bound is not yet low enough; the search ends with none.",
-        )
-        st.metric(
-            "Parts evaluated", _whole(last["evaluated"]), border=True, help="Pieces bounded so far."
-        )
+        for label, value, below, tip in (
+            ("Image in work", f"{example}", done, "Its position in the test split."),
+            (
+                "Gap reached",
+                figures.at_least(last["lower"]),
+                "shown by a point",
+                "By a point of the ball that the search has met.",
+            ),
+            (
+                "Gap certified",
+                figures.at_most(last["upper"]),
+                f"{figures.bound(last['width'])} left open",
+                "Proved never to be exceeded on the whole ball.",
+            ),
+            (
+                "Parts still open",
+                _whole(last["open"]),
+                f"{_whole(last['evaluated'])} evaluated",
+                "Pieces of the ball whose bound is not low enough yet; none left ends the search.",
+            ),
+        ):
+            st.metric(
+                label,
+                value,
+                delta=below,
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+                help=tip,
+            )
     chart(figures.closing(history, example=example), f"closing_{record.id}")
 
 

@@ -28,13 +28,13 @@ lower end; all are proofs. Choose one above, or in the sidebar: every page then 
 level proved is set beside what it took; nothing long is computed unless you start it.
 """
 
-#: Columns of the table of levels: what is shown, and what it means.
+#: Columns of the table of levels: what each means, and its width where there is little room.
 _LEVEL_COLUMNS = {
-    "level": "How the bounds were made.",
-    "s / image": "Seconds the certificate took an image, on the machine that computed the table.",
-    "mean bound": "Mean certified bound of the gap.",
-    "mean width": "Mean of certified bound minus gap reached: what is left open.",
-    "decided": "Share of images certified to agree or shown to disagree.",
+    "level": ("How the bounds were made.", 92),
+    "an image": ("Time the certificate took an image, on the machine that computed the table.", 68),
+    "bound": ("Mean certified bound of the gap.", 58),
+    "width": ("Mean of certified bound minus gap reached: what is left open.", 58),
+    "decided": ("Share of images certified to agree or shown to disagree.", 66),
 }
 
 
@@ -88,15 +88,14 @@ def _level(choice: backend.Choice) -> None:
     levels = backend.levels()
     # Follows the sidebar, whose widget holds the choice.
     st.session_state["page_level"] = choice.level
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.segmented_control(
+    with st.container(horizontal=True, vertical_alignment="top"):
+        st.pills(
             "Level of the bounds",
             list(levels),
             format_func=lambda name: levels[name].title,
             required=True,
             key="page_level",
             on_change=_level_chosen,
-            width="content",
         )
         if choice.seconds is not None:
             st.session_state["page_seconds"] = choice.seconds
@@ -137,9 +136,9 @@ def _level_table(rows: pd.DataFrame, names: list[str]) -> None:
     table = pd.DataFrame(
         {
             "level": names,
-            "s / image": rows["certificate_seconds"].astype(float),
-            "mean bound": rows["gap_certified_mean"].astype(float),
-            "mean width": rows["bracket_mean"].astype(float),
+            "an image": rows["certificate_seconds"].astype(float),
+            "bound": rows["gap_certified_mean"].astype(float),
+            "width": rows["bracket_mean"].astype(float),
             "decided": rows["decided_share"],
         }
     )
@@ -147,16 +146,17 @@ def _level_table(rows: pd.DataFrame, names: list[str]) -> None:
         figures.styled(
             table,
             {
-                "s / image": figures.seconds,
-                "mean bound": figures.bound,
-                "mean width": figures.bound,
+                "an image": figures.seconds,
+                "bound": figures.bound,
+                "width": figures.bound,
                 "decided": figures.percent,
             },
         ),
         hide_index=True,
         placeholder="",
         column_config={
-            name: st.column_config.Column(help=meaning) for name, meaning in _LEVEL_COLUMNS.items()
+            name: st.column_config.Column(help=meaning, width=width)
+            for name, (meaning, width) in _LEVEL_COLUMNS.items()
         },
         alt="What each stored level proves and what it took",
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fkd.attacks import PairAttackResult
 from fkd.attacks.objectives import confidence
@@ -32,8 +32,9 @@ def with_points_of(
     """The attack's result with a certificate's points in place of weaker witnesses.
 
     Args:
-        certified: its ``points`` (N, C, H, W), one a ball, or None; rows that are not finite are
-            left out.
+        certified: its ``points``, one a ball (N, C, H, W) or several, P, of each (N, P, C, H, W): the
+            widest gap and a disagreement may lie apart; or None.  Points that are not finite are left
+            out.
         attacked: witnesses so far.
         teacher: the teacher.
         student: the student.
@@ -46,12 +47,29 @@ def with_points_of(
     points = certified.points
     if points is None:
         return attacked, 0
+    networks = double_copy(teacher.network), double_copy(student.network)
+    several = points[:, None] if points.ndim == region.images.ndim else points
+    improved = torch.zeros_like(attacked.disagrees)
+    for some in several.unbind(1):
+        attacked, changed = _with_points(some, attacked, networks, region, classes)
+        improved |= changed
+    return attacked, int(improved.sum())
+
+
+def _with_points(
+    points: Tensor,
+    attacked: PairAttackResult,
+    networks: tuple[nn.Module, nn.Module],
+    region: Region,
+    classes: Tensor,
+) -> tuple[PairAttackResult, Tensor]:
+    """The same with one point a ball (N, C, H, W); and which examples it changed, bool (N,)."""
     images = region.images
     points = points.detach().to(images)
     known = points.isfinite().flatten(1).all(1)
     points = region.clamp(torch.where(known[:, None, None, None], points, images))
 
-    logits = [logits_of(double_copy(model.network), points) for model in (teacher, student)]
+    logits = [logits_of(network, points) for network in networks]
     teacher_conf, student_conf = (confidence(z, classes) for z in logits)
     teacher_pred, student_pred = (z.argmax(1) for z in logits)
     gap = (teacher_conf - student_conf).abs()
@@ -73,4 +91,4 @@ def with_points_of(
         teacher_pred=where(is_new, teacher_pred, attacked.teacher_pred),
         student_pred=where(is_new, student_pred, attacked.student_pred),
     )
-    return merged, int((is_wider | is_new).sum())
+    return merged, is_wider | is_new

@@ -173,9 +173,9 @@ def test_the_page_compares_levels_and_offers_what_is_missing(opened, pair, choic
     assert table["level"].tolist() == [backend.level_title(c) for c in (choice, other)]
     stored = backend.stored_levels(choice)
     for row, each in zip(table.to_dict("records"), (choice, other), strict=True):
-        assert row["mean bound"] == stored[each]["gap_certified_mean"]
+        assert row["bound"] == stored[each]["gap_certified_mean"]
         assert row["decided"] == stored[each]["decided_share"]
-        assert row["s / image"] > 0
+        assert row["an image"] > 0
     offered = [b for b in session.app.button if b.label.startswith("Run ")]
     assert len(offered) == len(backend.missing_levels(choice)) > 0
     # Looking at it starts nothing.
@@ -222,7 +222,7 @@ def test_a_read_only_server_offers_no_levels(opened, pair, monkeypatch):
 
 def test_page_and_sidebar_choose_the_same_level(opened, pair, choice, other, staged):
     session = opened("certificates", **pair).check()
-    control = session.app.segmented_control(key="page_level")
+    control = session.app.pills(key="page_level")
     assert control.value == choice.level
     assert control.options == [level.title for level in backend.levels().values()]
     bounds = {each: backend.find(each).summary.gap_certified_mean for each in (choice, other)}
@@ -234,11 +234,11 @@ def test_page_and_sidebar_choose_the_same_level(opened, pair, choice, other, sta
 
     session.app.selectbox(key="level").set_value(backend.levels()[choice.level].title)
     session.rerun().check()
-    assert session.app.segmented_control(key="page_level").value == choice.level
+    assert session.app.pills(key="page_level").value == choice.level
     assert session.app.metric[0].value == figures.at_most(bounds[choice])
 
     # With a budget there is a box for it, at both places.
-    session.app.segmented_control(key="page_level").set_value(NAME)
+    session.app.pills(key="page_level").set_value(NAME)
     session.rerun().check()
     session.app.number_input(key="page_seconds").set_value(30.0)
     session.rerun().check()
@@ -328,8 +328,9 @@ def test_a_search_is_watched_where_its_result_is_missed(opened, pair, searching,
     shown = {metric.label: metric.value for metric in session.app.metric}
     assert shown["Image in work"] == "5"
     # Rounded to the safe side.
-    assert shown["Largest gap"] == "0.300 … 0.401"
-    assert (shown["Parts still open"], shown["Parts evaluated"]) == ("8", "6,000")
+    assert (shown["Gap reached"], shown["Gap certified"]) == ("≥\u00a00.300", "≤\u00a00.401")
+    assert shown["Parts still open"] == "8"
+    assert "6,000 evaluated" in [metric.delta for metric in session.app.metric]
     charts = [json.loads(chart.proto.spec) for chart in session.app.get("plotly_chart")]
     drawn = next(c for c in charts if "seconds" in c["layout"]["xaxis"]["title"]["text"])
     upper, lower = drawn["data"]

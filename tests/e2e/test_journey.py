@@ -222,3 +222,33 @@ def test_an_analysis_started_on_the_page_appears_there(address: str, browser: Br
     settle(page)
     expect(page.get_by_text("of 4 examples").first).to_be_visible()
     watched.close()
+
+
+def test_a_search_is_started_watched_and_cancelled(address: str, browser: Browser) -> None:
+    watched = Watched(browser, DESKTOP)
+    page = watched.page
+    page.goto(f"{address}/certificates?dataset=digits&epsilon=0.1&count=30")
+    settle(page)
+    page.get_by_test_id("stButtonGroup").get_by_text("Exact", exact=True).click()
+    seconds = page.get_by_test_id("stMain").get_by_label("Seconds an image")
+    expect(seconds).to_be_visible()
+    seconds.fill("60")
+    seconds.press("Enter")
+    start = page.get_by_role("button", name="Analyse 30 images")
+    expect(page.get_by_text("Exact, 60 s").first).to_be_visible()
+    query = parse_qs(urlparse(_shown_address(page)).query)
+    assert (query["level"], float(query["seconds"][0])) == (["Exact"], 60.0)
+    start.click()
+    # While a chart is drawn anew, the one before is still there, hidden.
+    closing = page.locator('[aria-label^="The bracket of image"]:visible')
+    expect(closing.first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Gap certified")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=60_000)
+    expect(closing).to_have_count(0)
+    # Nothing was stored, and the other levels are as they were.
+    page.get_by_test_id("stButtonGroup").get_by_text("Fast", exact=True).click()
+    expect(page.get_by_text("Exact, 60 s")).to_have_count(0)
+    settle(page)
+    assert "seconds" not in parse_qs(urlparse(_shown_address(page)).query)
+    watched.close()

@@ -110,6 +110,22 @@ def test_points_of_the_certificate_move_the_lower_end(pair):
     np.testing.assert_array_equal(detail.gap_witness, points[row])
 
 
+def test_several_points_of_a_ball_are_all_tried(pair):
+    config = _config(pair, attack={"steps": 60, "restarts": 4}, certificate={"name": "crown"})
+    found = attack_examples(config, list(range(30)))
+    tables = []
+    for seed, order in ((0, [0, 1]), (1, [1, 0])):
+        both = torch.stack([found.gap_witness, found.disagreement_witness], dim=1)[:, order]
+        with fake_level(lambda images, both=both: both):
+            analysis = analyse(_config(pair, seed=seed))
+        tables.append(analysis.table)
+        assert analysis.table.disagrees[found.disagrees.numpy()].all()
+        assert (analysis.table.gap_attack >= found.gap.numpy() - 1e-9).all()
+        assert 0 < analysis.metadata["witnesses_of_certificate"] <= 30
+    assert found.disagrees.any()
+    np.testing.assert_allclose(tables[0].gap_attack, tables[1].gap_attack, atol=1e-12)
+
+
 def test_points_outside_the_ball_are_brought_back(pair):
     with fake_level(lambda images: 1.0 - images):
         analysis = analyse(_config(pair))
