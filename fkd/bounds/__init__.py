@@ -7,14 +7,14 @@ from fkd.bounds.registry import CERTIFICATES
 
 
 def certificate_config(values: dict[str, Any] | CertificateConfig) -> CertificateConfig:
-    """The typed configuration of the certificate that ``values["name"]`` names (default: crown).
+    """The typed configuration of the certificate that ``values["name"]`` names (default: fast).
 
     Raises:
         ConfigError: unknown certificate, unknown setting, or a value outside its range.
     """
     if isinstance(values, CertificateConfig):
         return values
-    return CERTIFICATES.get(values.get("name", "crown")).Config.parse(values)
+    return CERTIFICATES.get(values.get("name", "fast")).Config.parse(values)
 
 
 def make_certificate(config: CertificateConfig) -> Certificate:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fkd.bounds._passes import Passes
 from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.paired import same_shape
 from fkd.bounds.engine.propagate import Hidden, Propagator
 from fkd.core.ball import Region
 
@@ -33,6 +34,8 @@ class Pair:
         widest = max(
             shape.numel() for part in (self.teacher, self.student) for shape in part.shapes
         )
+        #: Whether the networks' units pair up (copies: pruned, quantised, fine-tuned).
+        self.is_copy = same_shape(self.teacher, self.student)
         #: Rough memory of one example in the dearest pass.
         self.bytes_per_example = _BYTES * _ALIVE * _ROWS * widest
 

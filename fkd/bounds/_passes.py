@@ -121,11 +121,16 @@ def _joint(above: Passes, below: Passes, form: LinearForm, size: Tensor) -> Tens
     return form.highest(above.hidden.inputs) + slack * size
 
 
-def known_lines(above: Passes, below: Passes) -> Lines:
+def known_lines(above: Passes, below: Passes, paired: Tensor | None = None) -> Lines:
     """Ranges and three support lines of ``p_P - p_Q`` for P = ``above`` and Q = ``below``.
 
     At slope 1: F3 on the differences, F1 with F2 on leaning rows, and the chord row; then the leaning and
     chord rows at the slope of the tangent where the bound so far is attained, twice (cutting planes).
+
+    Args:
+        above: P.
+        below: Q.
+        paired: further upper bounds of ``m^Q_j - m^P_j``, (N, K-1), where the networks pair up.
     """
     amin_p, amax_p = above.odds()
     amin_q, _ = below.odds()
@@ -152,7 +157,9 @@ def known_lines(above: Passes, below: Passes) -> Lines:
         return torch.fmin(by_rows, by_chord)
 
     one = torch.ones_like(amin_p)
-    first = torch.fmin(difference(above, below).amax(1), shift(one))
+    apart = difference(above, below)
+    apart = apart if paired is None else torch.fmin(apart, paired)
+    first = torch.fmin(apart.amax(1), shift(one))
     lines = Lines(amin_p, amax_p, amin_q, one[:, None], first[:, None])
     for _ in range(2):
         slope = tangent_slope(lines.where())
@@ -160,13 +167,18 @@ def known_lines(above: Passes, below: Passes) -> Lines:
     return lines
 
 
-def agreement(pairs: list[tuple[Passes, Passes]]) -> tuple[Tensor, Tensor, Tensor]:
+def agreement(
+    pairs: list[tuple[Passes, Passes]], paired: tuple[Tensor | None, Tensor | None] = (None, None)
+) -> tuple[Tensor, Tensor, Tensor]:
     """Teacher robust, student robust, equal predictions, bool (N,); see `MarginBounds.agreement`.
 
     Args:
         pairs: teacher and student, one pair a choice of slopes; about the class predicted at the image.
+        paired: further upper bounds of ``m^T_j - m^S_j`` and of ``m^S_j - m^T_j``.
     """
     teacher, student = pairs[0]
     highs, lows = zip(*((difference(s, t), -difference(t, s)) for t, s in pairs), strict=True)
-    ends = torch.stack(lows).amax(0), torch.stack(highs).amin(0)
-    return MarginBounds.of(teacher.margins, student.margins, ends).agreement()
+    low, high = torch.stack(lows).amax(0), torch.stack(highs).amin(0)
+    if paired[0] is not None and paired[1] is not None:
+        low, high = torch.fmax(low, -paired[1]), torch.fmin(high, paired[0])
+    return MarginBounds.of(teacher.margins, student.margins, (low, high)).agreement()

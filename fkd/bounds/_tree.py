@@ -177,8 +177,9 @@ def _domain_rows(domains: tuple[Domains, Domains]) -> dict[str, Tensor]:
 def choose(domains: tuple[Domains, Domains], node: Node) -> Tensor:
     """The unit to split in each domain: network, stage, unit, int64 (D, 3).
 
-    Score: ``|A_h| (-l u) / (u - l)`` over the rows, as the bound moves with them; -1 where no unit is
-    open.
+    Score: ``max(A_h, 0) (-l u) / (u - l)`` over the rows, as the bound moves with them: what the upper
+    line's intercept costs.  (Lower lines are optimised, and counting them as stage 5's ``|A_h|`` does was
+    worse on every pair tried: 0.15 against 0.10 after the same time.)  -1 where no unit is open.
     """
     scores, labels = [], []
     for side, (part, rows, passed) in enumerate(
@@ -188,7 +189,7 @@ def choose(domains: tuple[Domains, Domains], node: Node) -> Tensor:
             lower, upper = part.lower[k][0], part.upper[k][0]
             is_open = (lower < 0) & (upper > 0)
             area = torch.where(is_open, -lower * upper / (upper - lower).clamp_min(1e-30), 0.0)
-            reach = torch.einsum("dr,drn->dn", rows[0], outputs[0].abs())
+            reach = torch.einsum("dr,drn->dn", rows[0], outputs[0].clamp_min(0.0))
             # Where no row tells, the widest triangle goes first.
             scores.append(reach * area + 1e-9 * area)
             unit = torch.arange(lower.shape[1], device=lower.device)

@@ -19,7 +19,7 @@ from fkd.core.progress import ProgressCallback
 class CertificateConfig(Config):
     """Settings shared by all certificates."""
 
-    name: str = Field(default="crown", description="Registry name of the certificate.")
+    name: str = Field(default="fast", description="Registry name of the certificate.")
     rows: int = Field(
         default=64, ge=1, le=4096, description="Examples bounded at once at most (memory only)."
     )

@@ -25,21 +25,29 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from fkd.bounds._direction import Direction, leaning_rows, leaning_shift
 from fkd.bounds._rows import MarginBounds, make_side, margin_rows
-from fkd.bounds.base import Certificate, CertificateResult
+from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult
 from fkd.bounds.joint import JointBounder
 from fkd.bounds.registry import CERTIFICATES
 from fkd.core.ball import Region
 from fkd.core.progress import ProgressCallback, report
 
 
+class CrownConfig(CertificateConfig):
+    """`CertificateConfig` under this certificate's name."""
+
+    name: str = Field(default="crown", description="Registry name of the certificate.")
+
+
 @CERTIFICATES.register("crown")
 class JointCrown(Certificate):
-    """Linear relaxation of both networks to the same input (CROWN hidden bounds)."""
+    """Linear relaxation of both networks to the same input (CROWN hidden bounds), by auto_LiRPA."""
 
+    Config: ClassVar[type[CertificateConfig]] = CrownConfig
     method: ClassVar[str] = "CROWN"
 
     def bound(

@@ -30,7 +30,7 @@ from fkd.core.errors import Cancelled, UnsupportedModelError
 from fkd.core.progress import ProgressCallback, report
 
 #: Classes that get rows of their own in each domain, search steps for each half.
-_LIKELY, _STEPS = 4, 3
+_LIKELY, _STEPS = 5, 1
 #: A round of splitting should take about this long: reports and cancelling wait for it.
 _ROUND_SECONDS = 0.3
 _LARGEST_BATCH = 512
@@ -107,7 +107,7 @@ class _Example:
         self.config, self.region = config, region
         self.witness = Witness(*networks, region, int(classes[0]))
         self.witness.climb(region.images)
-        self.foundation = Foundation(pair, region, classes)
+        self.foundation = Foundation(pair, region, classes, paired_steps=config.steps)
         self.known = self.foundation.result()
         self.agrees = self.known.agrees
         self.robust = self.known.teacher_robust, self.known.student_robust

@@ -20,28 +20,24 @@ from collections.abc import Iterator
 from functools import reduce
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from fkd.bounds._lines import Lines
 from fkd.bounds._memory import fitting
 from fkd.bounds._pair import Pair
 from fkd.bounds._passes import agreement, known_lines
-from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult
+from fkd.bounds.base import Certificate, CertificateResult
 from fkd.bounds.crown import JointCrown
 from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.intervals import margin_rows
+from fkd.bounds.engine.paired import Paired, reduce_together
+from fkd.bounds.engine.propagate import Hidden
 from fkd.bounds.engine.reduced import Reduced, Reducer
 from fkd.bounds.engine.tighten import tighten
 from fkd.bounds.registry import CERTIFICATES
 from fkd.core.ball import Region
 from fkd.core.errors import UnsupportedModelError
 from fkd.core.progress import ProgressCallback, report
-
-
-class FastConfig(CertificateConfig):
-    """`CertificateConfig` under this certificate's name."""
-
-    name: str = Field(default="fast", description="Registry name of the certificate.")
 
 
 class EngineCertificate(Certificate):
@@ -88,8 +84,6 @@ class EngineCertificate(Certificate):
 class Fast(EngineCertificate):
     """Joint linear relaxation, no optimisation."""
 
-    Config = FastConfig
-
     def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
         """See `EngineCertificate.bound_chunk`."""
         return Foundation(pair, region, classes).result()
@@ -109,28 +103,54 @@ class Foundation:
         agrees: bool (N,).
     """
 
-    def __init__(self, pair: Pair, region: Region, classes: Tensor) -> None:
+    def __init__(
+        self, pair: Pair, region: Region, classes: Tensor, *, paired_steps: int = 0
+    ) -> None:
         self.pair, self.region, self.classes = pair, region, classes
         self.logits = pair.logits(region.images)
         self.hidden = pair.hidden(region)
         self.passes = pair.passes(self.hidden, self.logits, classes)
-        forth = [known_lines(teacher, student) for teacher, student in self.passes]
-        back = [known_lines(student, teacher) for teacher, student in self.passes]
+        self._paired_steps = paired_steps
+        apart = self._apart(classes, slice(None))
+        forth = [known_lines(teacher, student, apart[1]) for teacher, student in self.passes]
+        back = [known_lines(student, teacher, apart[0]) for teacher, student in self.passes]
         self.forth, self.back = reduce(Lines.meet, forth), reduce(Lines.meet, back)
-        self._agreement()
+        self._agreement(apart)
+
+    def _apart(
+        self, classes: Tensor, sets: Tensor | slice
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Upper bounds of ``m^T_j - m^S_j`` and of ``m^S_j - m^T_j`` of copies, (N, K-1) each."""
+        if not self.pair.is_copy:
+            return None, None
+        part = self.hidden[0][sets], self.hidden[1][sets]
+        rows = margin_rows(classes[sets], self.logits[0].shape[1], self.logits[0])
+        ends = []
+        for piece in pieces(part):
+            both = part[0][piece], part[1][piece]
+            networks = reduce_together((self.pair.teacher, self.pair.student), both)
+            paired = Paired(both[0].inputs, *networks, steps=self._paired_steps)
+            every = torch.cat([rows[piece], -rows[piece]], 1)
+            ends.append(paired.differences(every, steps=self._paired_steps))
+        others = rows.shape[1]
+        upper = torch.cat(ends)
+        return upper[:, :others], upper[:, others:]
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor]:
         """Both networks' predictions at the images, int64 (N,)."""
         return self.logits[0].argmax(1), self.logits[1].argmax(1)
 
-    def _agreement(self) -> None:
-        robust_teacher, robust_student, agrees = agreement(self.passes)
+    def _agreement(self, apart: tuple[Tensor, Tensor] | tuple[None, None]) -> None:
+        robust_teacher, robust_student, agrees = agreement(self.passes, apart)
         predicted, other = self.predictions
         # Agreement is about the predicted class, which nearly always is the compared one.
         away = (predicted != self.classes).nonzero()[:, 0]
         if len(away):
-            parts = agreement(self.pair.passes(self.hidden, self.logits, predicted, away))
+            parts = agreement(
+                self.pair.passes(self.hidden, self.logits, predicted, away),
+                self._apart(predicted, away),
+            )
             for every, some in zip((robust_teacher, robust_student, agrees), parts, strict=True):
                 every[away] = some
         same = predicted == other
@@ -153,16 +173,7 @@ class Foundation:
 
     def pieces(self) -> Iterator[slice]:
         """Consecutive sets whose reduced networks fit into memory together."""
-        pixels = self.region.images[0].numel()
-        needed = 0
-        for hidden in self.hidden:
-            units = hidden.open_units.amax(0).tolist()
-            columns = [pixels + sum(units[:k]) for k in range(len(units))]
-            needed += sum(n * c for n, c in zip(units, columns, strict=True))
-        # Weights in both types, and as much again while they are made.
-        size = fitting(3 * 12 * int(needed), self.region.images.device, largest=32)
-        for start in range(0, len(self.region), size):
-            yield slice(start, min(start + size, len(self.region)))
+        return pieces(self.hidden)
 
     def reduced(self, hidden_steps: int) -> tuple[InputSet, Reduced, Reduced]:
         """Both networks written down for their open units, hidden bounds optimised."""
@@ -183,3 +194,17 @@ class Foundation:
             teacher_robust=self.teacher_robust,
             student_robust=self.student_robust,
         )
+
+
+def pieces(hidden: tuple[Hidden, Hidden]) -> Iterator[slice]:
+    """Consecutive sets whose reduced networks fit into memory together."""
+    lower = hidden[0].inputs.lower
+    pixels, needed = lower[0].numel(), 0
+    for part in hidden:
+        units = part.open_units.amax(0).tolist()
+        columns = [pixels + sum(units[:k]) for k in range(len(units))]
+        needed += sum(n * c for n, c in zip(units, columns, strict=True))
+    # Weights in both types, and as much again while they are made.
+    size = fitting(3 * 12 * int(needed), lower.device, largest=32)
+    for start in range(0, len(lower), size):
+        yield slice(start, min(start + size, len(lower)))

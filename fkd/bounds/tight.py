@@ -43,7 +43,7 @@ class Tight(EngineCertificate):
 
     def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
         """See `EngineCertificate.bound_chunk`."""
-        foundation = Foundation(pair, region, classes)
+        foundation = Foundation(pair, region, classes, paired_steps=self.config.steps)
         parts = [self._optimise(foundation.part(rows)) for rows in foundation.pieces()]
         return CertificateResult.cat(parts)
 

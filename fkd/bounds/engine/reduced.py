@@ -4,8 +4,8 @@ On a given set most ReLUs have one sign and are linear there.  What is left is, 
 
     h_k = W_k [x; y_1; ...; y_{k-1}] + b_k,   y_k = relu(h_k),   z = W [x; y_1; ...; y_L] + b
 
-with one stage k for each ReLU layer that has open units.  A backward pass then costs a few products
-with small matrices, whatever the layers were: that is what makes thousands of them affordable in optimising and
+with one stage k for each ReLU layer that has open units.  A backward pass then costs a few products with
+small matrices, whatever the layers were: that makes thousands of them affordable in optimising and
 branching.
 """
 
@@ -104,13 +104,18 @@ class Reducer:
     Args:
         propagator: the network.
         hidden: its hidden bounds on N sets.
+        keep: by position, units to write down although their sign is known, bool (N, *shape); open
+            units have to be among them.  None keeps the open ones.
     """
 
-    def __init__(self, propagator: Propagator, hidden: Hidden) -> None:
+    def __init__(
+        self, propagator: Propagator, hidden: Hidden, keep: dict[int, Tensor] | None = None
+    ) -> None:
         self.propagator, self.hidden = propagator, hidden
+        self.keep = keep or {k: part.is_open for k, part in hidden.relaxations.items()}
         self.count = len(hidden.inputs)
         self.pixels = hidden.inputs.lower[0].numel()
-        self.settled = {k: part.settled() for k, part in hidden.relaxations.items()}
+        self.settled = {k: part.settled(self.keep[k]) for k, part in hidden.relaxations.items()}
         #: Columns of each open unit among its stage, by position: (N, n) ids of units, and which count.
         self.places: dict[int, tuple[Tensor, Tensor]] = {}
         self.first_column: dict[int, int] = {}
@@ -121,7 +126,7 @@ class Reducer:
         stages: list[Stage] = []
         with torch.no_grad():
             for position, relaxation in self.hidden.relaxations.items():
-                is_open = relaxation.is_open.flatten(1)
+                is_open = self.keep[position].flatten(1)
                 most = int(is_open.sum(1).max())
                 if most == 0:
                     continue

@@ -55,9 +55,9 @@ class Relaxation:
         """The same bounds with the lower slope that leaves the smaller triangle, ``1[u > -l]``."""
         return Relaxation.of(self.lower, self.upper)
 
-    def settled(self) -> Relaxation:
-        """Only the units of one sign, exactly; open ones pass nothing."""
-        fixed = (self.lower >= 0).to(self.lower.dtype)
+    def settled(self, kept: Tensor) -> Relaxation:
+        """Only the units that are not ``kept``, all of one sign, exactly; kept ones pass nothing."""
+        fixed = ((self.lower >= 0) & ~kept).to(self.lower.dtype)
         nothing = torch.zeros_like(fixed)
         return Relaxation(
             self.lower, self.upper, fixed, nothing, fixed, torch.zeros_like(self.is_open)
