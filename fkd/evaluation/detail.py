@@ -186,7 +186,8 @@ def gap_curve(
     except UnsupportedModelError:
         table["gap_certified"] = np.nan
     table["gap_attack"] = table.gap_attack.cummax()
-    table["gap_certified"] = table.gap_certified[::-1].cummin()[::-1]
+    # Where a certificate overflowed, the next larger ball's still holds.
+    table["gap_certified"] = table.gap_certified[::-1].cummin().ffill()[::-1]
     write_table(path, table, {"key": key, "index": index}, columns=CURVE_COLUMNS)
     return table
 
