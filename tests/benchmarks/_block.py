@@ -67,16 +67,20 @@ class Block:
         few = self.problem[self._few]
         self._exact = measure(few, methods, 1)
         for name, part in self._exact.items():
-            if part.bounded.points is None:
+            points = part.bounded.points
+            if points is None:
                 continue
-            try:
-                reached = few.reached(part.bounded.points)
-            except ValueError as error:
-                self._violate(name, "UNSOUND", str(error))
-                continue
-            both = self.known[self._few].also(reached)
-            self.known = Reached(self.known.gap.clone(), self.known.disagrees.clone())
-            self.known.gap[self._few], self.known.disagrees[self._few] = both.gap, both.disagrees
+            # One a ball (N, C, H, W), or several of each (N, P, C, H, W).
+            for some in (points,) if points.ndim == 4 else points.unbind(1):
+                try:
+                    self._note(few.reached(some))
+                except ValueError as error:
+                    self._violate(name, "UNSOUND", str(error))
+
+    def _note(self, reached: Reached) -> None:
+        both = self.known[self._few].also(reached)
+        self.known = Reached(self.known.gap.clone(), self.known.disagrees.clone())
+        self.known.gap[self._few], self.known.disagrees[self._few] = both.gap, both.disagrees
 
     def rows(self) -> list[Row]:
         """What was measured, each row with the violations found."""

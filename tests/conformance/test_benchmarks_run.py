@@ -109,13 +109,14 @@ def test_a_wrong_level_is_told(change, kind, monkeypatch, capsys):
         assert (text in printed) == (kind is not None and text.startswith(kind)), printed
 
 
-def test_a_witness_outside_the_ball_is_told(monkeypatch, capsys):
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 1, 8, 8)], ids=["one a ball", "several"])
+def test_a_witness_outside_the_ball_is_told(shape, monkeypatch, capsys):
     class Outside(Fast):
         Config = CERTIFICATES.get("exact").Config
 
         def bound(self, *args, **kwargs) -> CertificateResult:
             result = super().bound(*args, **kwargs)
-            return replace(result, points=torch.ones(len(result.agrees), 1, 8, 8))
+            return replace(result, points=torch.ones(len(result.agrees), *shape))
 
     monkeypatch.setitem(CERTIFICATES._entries, "exact", Outside)
     few = ["--exact-seconds", "1", "--exact-count", "2"]
