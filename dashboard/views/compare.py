@@ -118,9 +118,12 @@ def _missing(choice: backend.Choice, missing: list[str]) -> None:
     with st.container(border=True):
         st.markdown(
             f"**Not analysed yet** within {figures.ball(choice.epsilon, choice.norm)} on "
-            f"{choice.count} images: "
+            f"{choice.count} images with bounds of the level {backend.level_title(choice)}: "
             f"{', '.join(missing)}."
         )
+        budget = backend.time_budget(choice)
+        if budget is not None:
+            st.caption(f"Each student takes up to {parts.duration(budget)}.")
         if info is not None and not info.is_available:
             parts.images_absent(choice.dataset, "compare", "they cannot be analysed here")
             return

@@ -136,6 +136,33 @@ def test_analyse_at_a_level_with_a_time_budget(fkd_command, tmp_path):
         assert code == 2 and "'seconds' is not usable" in err
 
 
+def test_watching_a_run_shows_its_bracket_move(fkd_command, monkeypatch):
+    from fkd.runs import RunRecord
+
+    facts = {"id": "analyse-1", "kind": "analyse", "spec": {}, "title": "t", "stage": "certificate"}
+    values = {"example": 3, "lower": 0.25, "open": 2, "evaluated": 7, "seconds": 1.0}
+    records = [
+        RunRecord(**facts, state="running", done=3, total=9, values={**values, "upper": upper})
+        for upper in (0.9, 0.9, 0.5)
+    ]
+    ended = RunRecord(**facts, state="done", done=9, total=9, values={}, result="key")
+    standing = iter([*records, ended])
+    seen = []
+    monkeypatch.setattr("fkd.cli.runs.list_runs", lambda **_: [ended])
+    monkeypatch.setattr("fkd.cli.runs.wait_run", lambda *_, **__: next(standing))
+    monkeypatch.setattr(
+        "fkd.cli.progress.ProgressBar.__call__", lambda self, step: seen.append(step)
+    )
+    code, out, _ = fkd_command("runs", "watch", "last")
+    assert (code, out) == (0, "analyse-1 is done. key\n")
+    # The count stays, the bracket moves; what has not moved is not drawn again.
+    assert [(step.done, step.values.get("upper")) for step in seen] == [
+        (3, 0.9),
+        (3, 0.5),
+        (9, None),
+    ]
+
+
 def test_the_help_explains_every_level(fkd_command, capsys):
     with fake_level(), pytest.raises(SystemExit):
         fkd.cli.main(["analyse", "--help"])
