@@ -149,7 +149,12 @@ def _brackets(options: argparse.Namespace) -> tuple[list[Row], list[MemoryRow]]:
 
 
 def _memory(options: argparse.Namespace) -> tuple[list[Row], list[MemoryRow]]:
-    cards = max(_chosen(options), key=lambda pair: pair[0].parameters + pair[1].parameters)
+
+    def size(pair: tuple[ModelCard, ModelCard]) -> tuple[int, bool]:
+        # Of pairs as large, those not trained for certificates have more open units.
+        return pair[0].parameters + pair[1].parameters, _training(pair[0]) != "certified"
+
+    cards = max(_chosen(options), key=size)
     # A second an example is enough for exact to fill its memory.
     options.exact_seconds = [1.0]
     levels, exact = _levels(options)
