@@ -128,7 +128,7 @@ def not_analysed(choice: backend.Choice) -> None:
 def _duration(choice: backend.Choice) -> str:
     """How long an analysis takes, as far as that is known."""
     budget = backend.time_budget(choice)
-    return "seconds to minutes" if budget is None else f"up to {run.duration(budget)}"
+    return "seconds to minutes" if budget is None else f"up to about {run.duration(budget)}"
 
 
 def _start(choice: backend.Choice) -> None:

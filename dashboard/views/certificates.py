@@ -179,7 +179,7 @@ def _offer(choice: backend.Choice) -> None:
         st.markdown("Not computed for this pair and ε yet:", width="content")
         for other in missing:
             budget = backend.time_budget(other)
-            limit = "" if budget is None else f" (up to {parts.duration(budget)})"
+            limit = "" if budget is None else f" (up to about {parts.duration(budget)})"
             st.button(
                 f"Run {backend.level_title(other)}{limit}",
                 icon=":material/play_arrow:",

@@ -123,7 +123,7 @@ def _missing(choice: backend.Choice, missing: list[str]) -> None:
         )
         budget = backend.time_budget(choice)
         if budget is not None:
-            st.caption(f"Each student takes up to {parts.duration(budget)}.")
+            st.caption(f"Each student takes up to about {parts.duration(budget)}.")
         if info is not None and not info.is_available:
             parts.images_absent(choice.dataset, "compare", "they cannot be analysed here")
             return

@@ -187,7 +187,7 @@ def test_a_missing_level_is_started_by_its_button_and_shown(
 ):
     session = opened("certificates", **pair).check()
     button = next(b for b in session.app.button if b.label.startswith("Run staged"))
-    assert button.label == "Run staged, 10 s (up to 1 min 00 s)"
+    assert button.label == "Run staged, 10 s (up to about 1 min 00 s)"
     button.click()
     session.rerun().check()
     [(kind, spec)] = asked
@@ -286,7 +286,7 @@ def test_a_level_that_is_none_gets_a_sentence(opened, pair, staged, wrong, sente
 def test_what_is_stored_at_another_level_is_one_click_away(opened, pair, choice, staged):
     slow = choice.but(level=NAME, seconds=30.0)
     session = opened("gaps", **address(pair, slow)).check()
-    assert "Not analysed yet" in session.text and "up to 3 min 00 s" in session.text
+    assert "Not analysed yet" in session.text and "up to about 3 min 00 s" in session.text
     button = next(b for b in session.app.button if b.label.startswith("ε\u00a0=\u00a00.05"))
     assert button.label.endswith(backend.level_title(choice))
     button.click()
