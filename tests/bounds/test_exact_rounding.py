@@ -13,9 +13,9 @@ from torch import nn
 from fkd.bounds._pair import Pair
 from fkd.bounds.engine.propagate import Propagator
 from fkd.core.ball import Ball
-from tests.support.tiny_pairs import LEVELS, certify, registered
+from tests.support.tiny_pairs import certify, registered
 
-_COUNT = 40
+_COUNT = 16
 
 
 def _largest_margin(weight, bias, lower, upper):
@@ -68,7 +68,7 @@ def _claims(name):
     return claims
 
 
-@pytest.mark.parametrize("name", registered(LEVELS))
+@pytest.mark.parametrize("name", registered(("fast", "tight")))
 def test_a_class_that_only_rounding_keeps_is_not_called_robust(name):
     assert _claims(name) == 0
 

@@ -16,11 +16,14 @@ from tests.support.tiny_pairs import (
     CERTIFICATES_UNDER_TEST,
     LEVELS,
     QUICK,
+    SETTINGS,
+    TinyPair,
     build_case,
     certify,
     gap_truth,
     map_case,
     registered,
+    samples,
     tiny_pairs,
 )
 from tests.support.zonogon import gap_on_polygon, zonogon
@@ -50,7 +53,7 @@ def _last_layer(network):
 
 
 @every_certificate
-@_few(10)
+@_few(4)
 def test_a_ball_of_radius_zero_gives_the_clean_gap(name, pair):
     case = build_case(pair)
     images = case.region.images
@@ -66,7 +69,7 @@ def test_a_ball_of_radius_zero_gives_the_clean_gap(name, pair):
 
 
 @every_certificate
-@_few(10)
+@_few(4)
 def test_a_constant_added_to_all_logits_changes_nothing(name, pair):
     case = build_case(pair)
     before = certify(name, case.teacher, case.student, case.region, case.labels)
@@ -82,7 +85,7 @@ def test_a_constant_added_to_all_logits_changes_nothing(name, pair):
 
 
 @every_certificate
-@_few(10)
+@_few(4)
 def test_permuted_classes_change_nothing(name, pair):
     case = build_case(pair)
     before = certify(name, case.teacher, case.student, case.region, case.labels)
@@ -100,7 +103,7 @@ def test_permuted_classes_change_nothing(name, pair):
 
 
 @every_certificate
-@_few(10)
+@_few(4)
 def test_swapped_networks_mirror_the_interval(name, pair):
     case = build_case(pair)
     forth = certify(name, case.teacher, case.student, case.region, case.labels)
@@ -110,7 +113,7 @@ def test_swapped_networks_mirror_the_interval(name, pair):
 
 
 @every_certificate
-@_few(10)
+@_few(4)
 def test_an_example_does_not_depend_on_its_batch(name, pair):
     case = build_case(pair)
     # auto_LiRPA tightens a unit in all examples where it is open in one, and keeps intervals elsewhere.
@@ -130,7 +133,7 @@ def test_an_example_does_not_depend_on_its_batch(name, pair):
 
 
 @every_certificate
-@_few(10)
+@_few(4)
 def test_a_network_and_itself_never_disagree_and_zero_is_within(name, pair):
     case = build_case(pair)
     result = certify(name, case.teacher, case.teacher, case.region, case.labels)
@@ -162,37 +165,44 @@ def test_linear_networks_with_two_classes_meet_their_zonogon(name):
                 assert low - 1e-9 <= bound <= high + 0.02
 
 
-def _not_looser(below, above):
-    """``above`` is nowhere looser than ``below``, the level under it."""
-    assert (above.gap_upper <= below.gap_upper + 1e-6).all()
-    assert (above.gap_lower >= below.gap_lower - 1e-6).all()
-    for flag in ("agrees", "teacher_robust", "student_robust"):
-        assert not (getattr(below, flag) & ~getattr(above, flag)).any(), flag
+def _check_order(results):
+    """No level is looser than those below it.
+
+    Exact stops as soon as the bracket of |gap| is narrow: by its tolerance it may then be looser than
+    tight, never than what it starts from.
+    """
+    fast, *others = results
+    for above in others:
+        assert (above.gap_upper <= fast.gap_upper + 1e-6).all()
+        assert (above.gap_lower >= fast.gap_lower - 1e-6).all()
+    for below, above in itertools.pairwise(results):
+        slack = SETTINGS["exact"]["tolerance"] if above is results[-1] else 1e-6
+        assert (above.gap <= below.gap + slack).all()
+        for flag in ("agrees", "teacher_robust", "student_robust"):
+            assert not (getattr(below, flag) & ~getattr(above, flag)).any(), flag
 
 
 _levels = registered(LEVELS)
 
 
 @pytest.mark.skipif(len(_levels) < 2, reason="one level only")
-@_few(25)
+@_few(8)
 def test_no_level_is_looser_than_the_one_below(pair):
     case = build_case(pair)
     results = [
         certify(name, case.teacher, case.student, case.region, case.labels) for name in _levels
     ]
-    for below, above in itertools.pairwise(results):
-        _not_looser(below, above)
+    _check_order(results)
 
 
 @pytest.mark.skipif(len(_levels) < 2, reason="one level only")
 def test_no_level_is_looser_than_the_one_below_on_maps():
-    for number in range(6):
+    for number in range(4):
         case = map_case(number)
         results = [
             certify(name, case.teacher, case.student, case.region, case.labels) for name in _levels
         ]
-        for below, above in itertools.pairwise(results):
-            _not_looser(below, above)
+        _check_order(results)
 
 
 @pytest.mark.skipif(len(_levels) < 2, reason="one level only")
@@ -201,16 +211,14 @@ def test_no_level_is_looser_than_the_one_below_on_a_shipped_pair(student):
     teacher = f"digits-teacher-{student.rsplit('-', 1)[1]}"
     networks = [load_model(name).network for name in (teacher, student)]
     split = load_split("digits", "test")
-    ids = torch.arange(4)
-    radius = torch.tensor([0.02, 0.05, 0.1, 0.2], dtype=torch.float64)
-    region = Region.around(split.images[:4], radius, ids)
-    results = [certify(name, *networks, region, split.labels[:4]) for name in _levels]
-    for below, above in itertools.pairwise(results):
-        _not_looser(below, above)
+    radius = torch.tensor([0.02, 0.05, 0.1], dtype=torch.float64)
+    region = Region.around(split.images[:3], radius, torch.arange(3))
+    results = [certify(name, *networks, region, split.labels[:3]) for name in _levels]
+    _check_order(results)
 
 
 @pytest.mark.skipif("fast" not in CERTIFICATES_UNDER_TEST, reason="no level 'fast' yet")
-@_few(25)
+@_few(12)
 def test_fast_says_something_on_small_balls(pair):
     """A bound of 1 would pass every other test: on the small ball the distance to the truth is small."""
     case = build_case(pair)
@@ -220,3 +228,32 @@ def test_fast_says_something_on_small_balls(pair):
         above, below = gap_truth(pair, 0)
         assert result.gap_upper[0] - above.high < 0.05
         assert -result.gap_lower[0] - below.high < 0.05
+
+
+#: NaN at the root of a tree counts as the bound -1: `Tree._keep` asks ``values > target``, which is
+#: false for NaN, and ``max`` then loses it.
+_NAN_AT_THE_ROOT = pytest.mark.xfail(reason="NaN at the root of a tree is lost", strict=False)
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e12])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=_NAN_AT_THE_ROOT if name == "exact" else ())
+        for name in CERTIFICATES_UNDER_TEST
+    ],
+)
+def test_numbers_too_large_to_search_with_prove_nothing_wrong(name, scale):
+    settings = {"seconds": 2.0} if name == "exact" else {}
+    for number in (0, 2):
+        pair = TinyPair(2, (4, 4), (4, 4), 3, scale, "independent", False, (0.2, 0.2, 0.2), number)
+        case = build_case(pair)
+        result = certify(name, case.teacher, case.student, case.region, case.labels, **settings)
+        for row in range(3):
+            points = samples(*case.box(row), 1000, seed=row)
+            logits = case.dense_teacher.logits(points), case.dense_student.logits(points)
+            each = case.labels[row].expand(len(points))
+            gap = confidence(logits[0], each) - confidence(logits[1], each)
+            assert gap.max() <= result.gap_upper[row] + 1e-9
+            assert gap.min() >= result.gap_lower[row] - 1e-9
+            assert not (result.agrees[row] and (logits[0].argmax(1) != logits[1].argmax(1)).any())

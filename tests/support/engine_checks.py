@@ -55,7 +55,7 @@ def _watch(case: TinyCase) -> Watched:
     for row in range(len(case.region)):
         image = case.region.images[row].flatten().double()[None]
         parts = [image, samples(*case.box(row), 500, seed=row), _far_corners(case, row)]
-        if isinstance(case.pair, TinyPair):
+        if isinstance(case.pair, TinyPair) and case.pair.inputs <= 2:
             parts.append(torch.stack([truth.point for truth in gap_truth(case.pair, row)]))
         rows.append(torch.cat(parts))
     return Watched(case, torch.stack(rows))
@@ -218,14 +218,18 @@ PARTS: dict[str, Callable[[Watched], float]] = {
 }
 
 
-def worst_violation(check: Callable[[Watched], float], *, stop_at: float = 1e-6) -> float:
-    """The largest violation over all watched cases; stops at the first clear one.
+def worst_violation(
+    check: Callable[[Watched], float], *, stop_at: float = 1e-6, pairs_only: bool = False
+) -> float:
+    """The largest violation over the watched cases; stops at the first clear one.
 
-    NaN counts as a violation.  Cases that the engine does not take (maximum
-    pooling) are left out.
+    NaN counts as a violation.  Cases that the engine does not take (maximum pooling) are left out, and
+    maps if ``pairs_only``.
     """
     worst = -float("inf")
     for watched in watched_cases():
+        if pairs_only and not isinstance(watched.case.pair, TinyPair):
+            continue
         try:
             value = check(watched)
         except UnsupportedModelError:

@@ -25,7 +25,7 @@ from tests.support.tiny_maps import KINDS, WIDE, map_network
 LEVELS = ("fast", "tight", "exact")
 
 #: Settings with which a level is judged here; tiny pairs need little time.
-SETTINGS: dict[str, dict] = {}
+SETTINGS: dict[str, dict] = {"exact": {"seconds": 0.25, "tolerance": 5e-4}}
 
 
 #: No explanation of failures: it takes minutes where a test takes seconds.
@@ -43,10 +43,15 @@ CERTIFICATES_UNDER_TEST = registered(["crown", "crown_ibp", *LEVELS])
 
 
 def certify(
-    name: str, teacher: nn.Module, student: nn.Module, region: Region, labels: Tensor
+    name: str,
+    teacher: nn.Module,
+    student: nn.Module,
+    region: Region,
+    labels: Tensor,
+    **settings: float,
 ) -> CertificateResult:
     """The certificate ``name`` with the settings for tiny pairs."""
-    config = certificate_config({"name": name, **SETTINGS.get(name, {})})
+    config = certificate_config({"name": name, **SETTINGS.get(name, {}), **settings})
     return make_certificate(config).bound(teacher, student, region, labels)
 
 
