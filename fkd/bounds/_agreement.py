@@ -123,10 +123,13 @@ class AgreementSearch:
         slopes: tuple[Slopes, Slopes],
         thetas: tuple[list[Tensor], list[Tensor]],
         mix: Tensor,
+        own_inputs: tuple[InputSet, InputSet] | None,
         *,
         exact: bool,
     ) -> tuple[Tensor, tuple[Back, Back], Tensor]:
         inputs, *networks = self.exact if exact else self.fast
+        if own_inputs is not None:
+            inputs = own_inputs[0 if exact else 1]
         rows = self._rows(mix)
         passes = tuple(
             back(network, slope, row, theta)
@@ -146,8 +149,13 @@ class AgreementSearch:
         *,
         steps: int,
         rate: float = 0.1,
+        inputs: InputSet | None = None,
     ) -> tuple[dict[str, Tensor], tuple[Back, Back], Tensor]:
-        """Search, then evaluate once in float64; the state holds the best bound of each threat."""
+        """Search, then evaluate once in float64; the state holds the best bound of each threat.
+
+        ``inputs``: a set for each domain of the only problem, where they differ.
+        """
+        own = None if inputs is None else (inputs, inputs.to(self.dtype))
         slopes = tuple(Slopes.of(part.to(self.dtype)) for part in domains)
         thetas, mix = self._free(state)
         free = [*thetas[0], *thetas[1], mix]
@@ -155,7 +163,7 @@ class AgreementSearch:
         for _ in range(steps):
             for part in free:
                 part.requires_grad_(True)
-            total = self._bound((slopes[0], slopes[1]), thetas, mix, exact=False)[0].sum()
+            total = self._bound((slopes[0], slopes[1]), thetas, mix, own, exact=False)[0].sum()
             gradients = torch.autograd.grad(total, free, allow_unused=True)
             for part in free:
                 part.requires_grad_(False)
@@ -170,7 +178,7 @@ class AgreementSearch:
         with torch.no_grad():
             exact = Slopes.of(domains[0]), Slopes.of(domains[1])
             double = ([t.double() for t in thetas[0]], [t.double() for t in thetas[1]])
-            upper, passes, pixels = self._bound(exact, double, mix.double(), exact=True)
+            upper, passes, pixels = self._bound(exact, double, mix.double(), own, exact=True)
         after = dict(state)
         for prefix, theta in zip(THETA_PREFIXES, thetas, strict=True):
             after |= {f"{prefix}{k}": part for k, part in enumerate(theta)}
@@ -193,10 +201,11 @@ class AgreementSearch:
         *,
         steps: int,
         rate: float,
+        inputs: InputSet | None = None,
     ) -> Node:
         """`improve` for nodes of a tree (one problem); a node's value is its worst threat."""
         mine = {name: part[None] for name, part in state.items() if name in _names(state)}
-        after, passes, pixels = self.improve(domains, mine, steps=steps, rate=rate)
+        after, passes, pixels = self.improve(domains, mine, steps=steps, rate=rate, inputs=inputs)
         worst = after["worst"]
         values, row = worst[0].max(1)
         # Threats that are already impossible need no split.

@@ -121,12 +121,15 @@ class GapSearch:
         *,
         steps: int,
         rate: float,
+        inputs: InputSet | None = None,
     ) -> Node:
         """`improve` for nodes of a tree: state in, state and values out; of one problem."""
         free = self._free(state)
         lines = Lines(*(state[name] for name in _LINE_NAMES))
         known = Known(lines, state["margins"][None])
-        known, free, found = self.improve(domains, known, free, steps=steps, rate=rate)
+        known, free, found = self.improve(
+            domains, known, free, steps=steps, rate=rate, inputs=inputs
+        )
         return Node(
             self.state(known, free),
             known.lines.gap(NODE_CELLS),
@@ -179,6 +182,7 @@ class GapSearch:
         rho: Tensor,
         chords: tuple[Tensor, Tensor],
         likely: Tensor,
+        own_inputs: tuple[InputSet, InputSet] | None,
         *,
         exact: bool,
     ) -> Uppers:
@@ -218,6 +222,8 @@ class GapSearch:
                 ],
                 2,
             )
+        if own_inputs is not None:
+            inputs = own_inputs[0 if exact else 1]
         upper = highest(inputs, pixels, constant)
         return Uppers(
             own=upper[:, :, 0] - entropy(own[:, :, 0]),
@@ -237,8 +243,13 @@ class GapSearch:
         *,
         steps: int,
         rate: float = 0.1,
+        inputs: InputSet | None = None,
     ) -> tuple[Known, Free, Found]:
-        """Search ``steps`` steps, evaluate once, and add what that proves to ``known``."""
+        """Search ``steps`` steps, evaluate once, and add what that proves to ``known``.
+
+        ``inputs``: a set for each domain of the only problem, where they differ.
+        """
+        own = None if inputs is None else (inputs, inputs.to(self.dtype))
         shape = known.margins.shape[:2]
         slopes = tuple(Slopes.of(part.to(self.dtype)) for part in domains)
         rho = tangent_slope(known.lines.where()).view(shape)
@@ -246,10 +257,10 @@ class GapSearch:
         # In order of class, so that a row keeps its slopes while the choice stays.
         likely = known.margins.topk(self.likely, dim=2).indices.sort(dim=2).values
         if steps:
-            free = self._descend(free, slopes, (rho, chords, likely), steps, rate)
+            free = self._descend(free, slopes, (rho, chords, likely, own), steps, rate)
         with torch.no_grad():
             exact = tuple(Slopes.of(part) for part in domains)
-            uppers = self._uppers(free, exact, rho, chords, likely, exact=True)
+            uppers = self._uppers(free, exact, rho, chords, likely, own, exact=True)
             proved = self._conclude(known, uppers, rho, likely)
         return proved, free, Found(uppers, rho)
 
@@ -257,7 +268,7 @@ class GapSearch:
         self,
         free: Free,
         slopes: tuple[Slopes, Slopes],
-        rows: tuple[Tensor, tuple[Tensor, Tensor], Tensor],
+        rows: tuple[Tensor, tuple[Tensor, Tensor], Tensor, tuple[InputSet, InputSet] | None],
         steps: int,
         rate: float,
     ) -> Free:

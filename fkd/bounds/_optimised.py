@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from fkd.bounds._gap_search import GapSearch, Known
 from fkd.bounds._lines import Lines
 from fkd.bounds._passes import Passes
 from fkd.bounds._rows import other_classes
+from fkd.bounds.base import CertificateResult
 from fkd.bounds.engine.domains import Domains
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.reduced import Reduced
@@ -45,6 +48,17 @@ class Direction:
         # Twice: the second search's support line touches where the first one's bound is attained.
         for _ in range(2):
             self.known, free, _ = search.improve(self.domains, self.known, free, steps=steps // 2)
+
+    def one(self, number: int) -> Direction:
+        """Of one of the sets alone, without the padding that the others asked for."""
+        row = slice(number, number + 1)
+        part = copy.copy(self)
+        part.inputs, part.classes = self.inputs[row], self.classes[row]
+        part.reduced = self.reduced[0][row].trimmed(), self.reduced[1][row].trimmed()
+        part.passes = self.passes[0][row], self.passes[1][row]
+        part.known = Known(self.known.lines[row], self.known.margins[row])
+        part.domains = Domains.root(part.reduced[0]), Domains.root(part.reduced[1])
+        return part
 
     def search(self, *, likely: int) -> GapSearch:
         """A search over domains of these sets, with rows for ``likely`` classes of Q."""
@@ -89,6 +103,7 @@ class Accord:
         self.teacher_robust = foundation.teacher_robust | (can[0].sum(1) == 1)
         self.student_robust = foundation.student_robust | ((can[1].sum(1) == 1) & self.same)
         self.threats = Threats.of(*can)
+        self.inputs, self.reduced, self.predicted = inputs, reduced, predicted
         self.search = AgreementSearch(inputs, *reduced, predicted, self.threats)
         self.domains = Domains.root(reduced[0]), Domains.root(reduced[1])
         state = self.search.start(self.domains)
@@ -98,6 +113,26 @@ class Accord:
         self.state = state
         impossible = (state["worst"][:, 0] <= IMPOSSIBLE).all(1)
         self.agrees = self.same & (foundation.agrees | impossible)
+
+    def one(
+        self, number: int
+    ) -> tuple[AgreementSearch, tuple[Domains, Domains], dict[str, Tensor]]:
+        """A search, roots and state for one of the sets alone, with the threats still open there."""
+        row = slice(number, number + 1)
+        reduced = self.reduced[0][row].trimmed(), self.reduced[1][row].trimmed()
+        worst = self.state["worst"][number, 0]
+        alive = worst > IMPOSSIBLE
+        threats = Threats(
+            self.threats.teacher[row][:, alive],
+            self.threats.student[row][:, alive],
+            self.threats.is_real[row][:, alive],
+        )
+        search = AgreementSearch(self.inputs[row], *reduced, self.predicted[row], threats)
+        domains = Domains.root(reduced[0]), Domains.root(reduced[1])
+        state = search.start(domains)
+        state["mix"] = self.state["mix"][row][:, :, alive].clone()
+        state["worst"] = self.state["worst"][row][:, :, alive]
+        return search, domains, {name: part[0] for name, part in state.items()}
 
 
 def _can_predict(
@@ -143,8 +178,13 @@ class Optimised:
 
         self.accord = Accord(foundation, inputs, (teacher, student), (self.forth, self.back), steps)
 
-    def bracket(self) -> tuple[Tensor, Tensor]:
-        """Upper and lower bound of the signed gap, (N,) each."""
-        upper = torch.fmin(self.forth.gap(), self.foundation.forth.gap())
-        lower = torch.fmax(-self.back.gap(), -self.foundation.back.gap())
-        return upper, lower
+    def result(self) -> CertificateResult:
+        """The tight level's answer."""
+        known = self.foundation.result()
+        return CertificateResult(
+            gap_upper=torch.fmin(self.forth.gap(), known.gap_upper),
+            gap_lower=torch.fmax(-self.back.gap(), known.gap_lower),
+            agrees=self.accord.agrees,
+            teacher_robust=self.accord.teacher_robust,
+            student_robust=self.accord.student_robust,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,8 +15,14 @@ from fkd.bounds.engine.inputs import InputSet
 #: A state's slopes and multipliers, by network: ``theta.0.k`` belongs to stage k of the first one.
 THETA_PREFIXES = ("theta.0.", "theta.1.")
 _PARTS = ("lower", "upper", "signs")
+#: Values of a choice's network where there is none.
+_NOTHING, _PIXEL = -1, -2
 #: Points tried as witnesses after each round.
 _POINTS = 16
+#: Images of at most this many pixels are split too, where all signs are known (stage 5).
+_PIXELS = 16
+#: Where nothing can be split any more: how often, and with how many steps, a domain is searched again.
+_TRIES, _LAST_STEPS = 4, 40
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,12 @@ class Search(Protocol):
         *,
         steps: int,
         rate: float,
+        inputs: InputSet | None = None,
     ) -> Node:
-        """Improve what is known of every domain by ``steps`` search steps."""
+        """Improve what is known of every domain by ``steps`` search steps.
+
+        ``inputs``: a set for each domain where they differ, else all have the problem's.
+        """
 
 
 class Tree:
@@ -77,7 +87,9 @@ class Tree:
         self.closed = -torch.inf
         self.evaluated = 0
         node = search.node(domains, state, steps=0, rate=0.0)
-        rows = _domain_rows(domains) | node.state | {"choice": choose(domains, node)}
+        # NaN (an overflow) proves nothing: such a root is as bad as can be, and may still be split.
+        node = replace(node, values=torch.nan_to_num(node.values, nan=torch.inf))
+        rows = self._rows(domains, node, self._boxes(inputs))
         self.pool = Pool(rows, capacity)
         self._keep(rows, node.values, -torch.inf)
         self.points = _corners(inputs, node)
@@ -109,23 +121,70 @@ class Tree:
         if self.open == 0 or batch < 1:
             return False
         rows, values = self.pool.take(batch)
-        stuck = rows["choice"][:, 0] < 0
+        stuck = rows["choice"][:, 0] == _NOTHING
         if bool(stuck.any()):
-            # All signs are known there: only the output's relaxation is left.
-            self.closed = max(self.closed, float(values[stuck].max()))
+            self._search_again(
+                {name: part[stuck] for name, part in rows.items()}, values[stuck], target
+            )
             rows = {name: part[~stuck] for name, part in rows.items()}
             values = values[~stuck]
             if not len(values):
                 return self.open > 0
         domains, state = self._halves(rows)
-        node = self.search.node(domains, state, steps=steps, rate=rate)
-        # A half is a subset of what it came from.
-        values = torch.fmin(node.values, torch.cat([values, values]))
-        self._keep(
-            _domain_rows(domains) | node.state | {"choice": choose(domains, node)}, values, target
-        )
-        self.points = _corners(self.inputs, node)
+        self._bound(domains, state, torch.cat([values, values]), target, steps=steps, rate=rate)
         return True
+
+    def _search_again(self, rows: dict[str, Tensor], values: Tensor, target: float) -> None:
+        """All signs are known: what is left is the output's relaxation, and the search's own slack."""
+        rows["tries"] = rows["tries"] + 1
+        over = rows["tries"] > _TRIES
+        if bool(over.any()):
+            self.closed = max(self.closed, float(values[over].max()))
+            rows = {name: part[~over] for name, part in rows.items()}
+            values = values[~over]
+        if len(values):
+            self._bound(self._sides(rows), rows, values, target, steps=_LAST_STEPS, rate=0.2)
+
+    def _bound(
+        self,
+        domains: tuple[Domains, Domains],
+        state: dict[str, Tensor],
+        ceiling: Tensor,
+        target: float,
+        *,
+        steps: int,
+        rate: float,
+    ) -> None:
+        """Bound domains and keep those that are still open; none is above its ``ceiling``."""
+        inputs = None
+        if "box.lower" in state:
+            inputs = replace_box(self.inputs, state["box.lower"], state["box.upper"])
+        node = self.search.node(domains, state, steps=steps, rate=rate, inputs=inputs)
+        # A half is a subset of what it came from; NaN proves nothing.
+        node = replace(node, values=torch.fmin(node.values, ceiling))
+        extra = {name: state[name] for name in ("box.lower", "box.upper", "tries") if name in state}
+        self._keep(self._rows(domains, node, extra), node.values, target)
+        self.points = _corners(self.inputs, node)
+
+    def _boxes(self, inputs: InputSet) -> dict[str, Tensor]:
+        """What a root knows beside its state: tries, and its box where images are small."""
+        extra = {"tries": torch.zeros(1, dtype=torch.int64, device=inputs.lower.device)}
+        if inputs.lower[0].numel() <= _PIXELS:
+            extra |= {"box.lower": inputs.lower.flatten(1), "box.upper": inputs.upper.flatten(1)}
+        return extra
+
+    def _rows(
+        self, domains: tuple[Domains, Domains], node: Node, extra: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        choice = choose(domains, node)
+        if "box.lower" in extra:
+            width = (extra["box.upper"] - extra["box.lower"]).clamp_min(0.0)
+            reach = width * (node.attained.abs() + 1e-9)
+            best, pixel = reach.max(1)
+            split = (choice[:, 0] < 0) & (best > 1e-12)
+            choice[split, 0] = _PIXEL
+            choice[split, 2] = pixel[split]
+        return _domain_rows(domains) | node.state | extra | {"choice": choice}
 
     def _keep(self, rows: dict[str, Tensor], values: Tensor, target: float) -> None:
         self.evaluated += len(values)
@@ -142,6 +201,12 @@ class Tree:
         choice = rows["choice"]
         count = len(choice)
         rows = {name: torch.cat([part, part]) for name, part in rows.items()}
+        which = (choice[:, 0] == _PIXEL).nonzero()[:, 0]
+        if len(which):
+            pixel = choice[which, 2]
+            middle = (rows["box.lower"][which, pixel] + rows["box.upper"][which, pixel]) / 2
+            rows["box.upper"][which, pixel] = middle
+            rows["box.lower"][which + count, pixel] = middle
         for side in (0, 1):
             for k in range(self.stages[side]):
                 which = ((choice[:, 0] == side) & (choice[:, 1] == k)).nonzero()[:, 0]
@@ -153,6 +218,9 @@ class Tree:
                 theta = rows[f"{THETA_PREFIXES[side]}{k}"]
                 theta[which, :, unit] = 0.0
                 theta[which + count, :, unit] = 0.0
+        return self._sides(rows), rows
+
+    def _sides(self, rows: dict[str, Tensor]) -> tuple[Domains, Domains]:
         sides = tuple(
             Domains(
                 *(
@@ -162,7 +230,23 @@ class Tree:
             )
             for side in (0, 1)
         )
-        return (sides[0], sides[1]), rows
+        return sides[0], sides[1]
+
+
+def replace_box(inputs: InputSet, lower: Tensor, upper: Tensor) -> InputSet:
+    """A set for each domain: the only problem's, cut with boxes (D, C H W)."""
+    shape = inputs.lower.shape[1:]
+    count = len(lower)
+    lower, upper = lower.unflatten(1, shape), upper.unflatten(1, shape)
+    if inputs.images is None:
+        return InputSet(lower, upper)
+    return InputSet(
+        lower,
+        upper,
+        inputs.images.expand(count, -1, -1, -1),
+        inputs.radius.expand(count),
+        inputs.scale,
+    )
 
 
 def _domain_rows(domains: tuple[Domains, Domains]) -> dict[str, Tensor]:
@@ -196,10 +280,10 @@ def choose(domains: tuple[Domains, Domains], node: Node) -> Tensor:
             place = torch.full_like(unit, side), torch.full_like(unit, k), unit
             labels.append(torch.stack(place, 1))
     if not scores:
-        return torch.full((len(node.values), 3), -1, device=node.values.device)
+        return torch.full((len(node.values), 3), _NOTHING, device=node.values.device)
     best, place = torch.cat(scores, 1).max(1)
     chosen = torch.cat(labels)[place]
-    chosen[best <= 0] = -1
+    chosen[best <= 0] = _NOTHING
     return chosen
 
 

@@ -30,14 +30,14 @@ class Witness:
         self.look(region.images)
 
     def _logits(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        return self.teacher(points), self.student(points)
+        return _in_own_type(self.teacher, points), _in_own_type(self.student, points)
 
     def look(self, points: Tensor) -> None:
         """Try points (M, C, H, W); they are brought into the ball first."""
         points = self._inside(points)
         with torch.no_grad():
             teacher, student = self._logits(points)
-        gaps = torch.softmax(teacher.double(), 1) - torch.softmax(student.double(), 1)
+        gaps = torch.softmax(teacher, 1) - torch.softmax(student, 1)
         gaps = gaps[:, self.label].abs()
         best = int(gaps.argmax())
         if float(gaps[best]) > self.gap:
@@ -65,6 +65,11 @@ class Witness:
         points = points.to(self.region.images.dtype)
         count = len(points)
         return self.region.repeat(count).clamp(points) if count else points
+
+
+def _in_own_type(network: nn.Module, points: Tensor) -> Tensor:
+    dtype = next((part.dtype for part in network.parameters()), points.dtype)
+    return network(points.to(dtype)).double()
 
 
 def _log_odds(logits: Tensor, label: int) -> Tensor:

@@ -35,8 +35,8 @@ class CertificateResult:
         agrees: whether no point of the box has different predictions.
         teacher_robust: whether the teacher's prediction is the same on the whole box.
         student_robust: whether the student's is.
-        points: float32 (N, C, H, W), a point of each ball where branch and bound saw the largest gap,
-            or a disagreement where it saw one; None for levels that look for none.
+        points: float32 (N, P, C, H, W), points of each ball where branch and bound saw the largest gap
+            and a disagreement (the same point where it saw none); None for levels that look for none.
     """
 
     gap_upper: Tensor
@@ -55,7 +55,11 @@ class CertificateResult:
     def cat(cls, parts: Sequence[CertificateResult]) -> CertificateResult:
         """Results of consecutive sets as one."""
         every = ([getattr(part, field.name) for part in parts] for field in fields(cls))
-        return cls(*(None if part[0] is None else torch.cat(part) for part in every))
+        return cls(*(None if None in _kinds(part) else torch.cat(part) for part in every))
+
+
+def _kinds(parts: Sequence[Tensor | None]) -> set[type | None]:
+    return {None if part is None else type(part) for part in parts}
 
 
 class Certificate(ABC):

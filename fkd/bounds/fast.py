@@ -17,7 +17,9 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +38,38 @@ from fkd.bounds.engine.reduced import Reduced, Reducer
 from fkd.bounds.engine.tighten import tighten
 from fkd.bounds.registry import CERTIFICATES
 from fkd.core.ball import Region
-from fkd.core.errors import UnsupportedModelError
+from fkd.core.errors import Cancelled, UnsupportedModelError
 from fkd.core.progress import ProgressCallback, report
+
+#: Sets bounded at once on a CPU: more would leave its caches.
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sets to bound together, and whom to tell.
+
+    Attributes:
+        pair: both networks, for the engine.
+        networks: both networks as they are, for trying points.
+        region: N sets.
+        classes: int64 (N,), the compared class.
+        start: number of the first of them among all.
+        total: how many there are in all.
+        progress: whom to tell, or None.
+    """
+
+    pair: Pair
+    networks: tuple[nn.Module, nn.Module]
+    region: Region
+    classes: Tensor
+    start: int
+    total: int
+    progress: ProgressCallback | None
+
+    def tell(self, done: int, **values: Any) -> None:
+        """Report that ``done`` of these sets are bounded."""
+        report(self.progress, "certificate", self.start + done, self.total, **values)
 
 
 class EngineCertificate(Certificate):
@@ -52,20 +84,38 @@ class EngineCertificate(Certificate):
         *,
         progress: ProgressCallback | None = None,
     ) -> CertificateResult:
-        """See `Certificate.bound`."""
+        """See `Certificate.bound`.
+
+        Raises:
+            Cancelled: ``progress`` asked to stop; what was proved is its ``partial`` (trivial bounds for
+                examples that were not reached).
+        """
         try:
             pair = Pair(teacher, student, region.images[:1])
         except UnsupportedModelError:
             general = JointCrown(self.config)
             return general.bound(teacher, student, region, classes, progress=progress)
-        size = fitting(pair.bytes_per_example, region.images.device, largest=self.config.rows)
+        device = region.images.device
+        largest = min(self.config.rows, _AT_ONCE) if device.type == "cpu" else self.config.rows
+        size = fitting(pair.bytes_per_example, device, largest=largest)
         parts: list[CertificateResult] = []
         start = 0
         while start < len(region):
-            report(progress, "certificate", start, len(region))
             rows = slice(start, min(start + size, len(region)))
+            task = Task(
+                pair, (teacher, student), region[rows], classes[rows], start, len(region), progress
+            )
             try:
-                parts.append(self.bound_chunk(pair, region[rows], classes[rows]))
+                task.tell(0)
+                parts.append(self.bound_chunk(task))
+            except Cancelled as stop:
+                if stop.partial is not None:
+                    parts.append(stop.partial)
+                reached = sum(len(part.gap_upper) for part in parts)
+                if reached < len(region):
+                    parts.append(nothing_proved(region[reached:], like=parts[0] if parts else None))
+                stop.partial = CertificateResult.cat(parts)
+                raise
             except (torch.OutOfMemoryError, MemoryError):
                 if size == 1:
                     raise
@@ -76,17 +126,27 @@ class EngineCertificate(Certificate):
         return CertificateResult.cat(parts)
 
     @abstractmethod
-    def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
+    def bound_chunk(self, task: Task) -> CertificateResult:
         """Bound sets that fit into memory at once."""
+
+
+def nothing_proved(region: Region, *, like: CertificateResult | None = None) -> CertificateResult:
+    """The bounds that always hold; with the images as points where ``like`` has points."""
+    one = torch.ones(len(region), dtype=torch.float64, device=region.images.device)
+    no = torch.zeros(len(region), dtype=torch.bool, device=region.images.device)
+    points = None
+    if like is not None and like.points is not None:
+        points = region.images[:, None].expand(-1, like.points.shape[1], -1, -1, -1)
+    return CertificateResult(one, -one, no, no.clone(), no.clone(), points)
 
 
 @CERTIFICATES.register("fast")
 class Fast(EngineCertificate):
     """Joint linear relaxation, no optimisation."""
 
-    def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
+    def bound_chunk(self, task: Task) -> CertificateResult:
         """See `EngineCertificate.bound_chunk`."""
-        return Foundation(pair, region, classes).result()
+        return Foundation(task.pair, task.region, task.classes).result()
 
 
 class Foundation:

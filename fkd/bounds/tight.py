@@ -10,16 +10,12 @@ Sources: alpha-CROWN, Xu et al. 2011.13824; the rows are this project's own.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fkd.bounds._optimised import Optimised
-from fkd.bounds._pair import Pair
 from fkd.bounds.base import CertificateConfig, CertificateResult
-from fkd.bounds.fast import EngineCertificate, Foundation
+from fkd.bounds.fast import EngineCertificate, Foundation, Task
 from fkd.bounds.registry import CERTIFICATES
-from fkd.core.ball import Region
 
 
 class TightConfig(CertificateConfig):
@@ -41,22 +37,22 @@ class Tight(EngineCertificate):
     Config = TightConfig
     config: TightConfig
 
-    def bound_chunk(self, pair: Pair, region: Region, classes: Tensor) -> CertificateResult:
+    def bound_chunk(self, task: Task) -> CertificateResult:
         """See `EngineCertificate.bound_chunk`."""
-        foundation = Foundation(pair, region, classes, paired_steps=self.config.steps)
-        parts = [self._optimise(foundation.part(rows)) for rows in foundation.pieces()]
+        foundation = Foundation(
+            task.pair, task.region, task.classes, paired_steps=self.config.steps
+        )
+        parts: list[CertificateResult] = []
+        for rows in foundation.pieces():
+            optimised = Optimised(
+                foundation.part(rows),
+                steps=self.config.steps,
+                hidden_steps=self.config.hidden_steps,
+            )
+            parts.append(self.finish(task, rows.start, optimised))
         return CertificateResult.cat(parts)
 
-    def _optimise(self, foundation: Foundation) -> CertificateResult:
-        optimised = Optimised(
-            foundation, steps=self.config.steps, hidden_steps=self.config.hidden_steps
-        )
-        upper, lower = optimised.bracket()
-        known = foundation.result()
-        return CertificateResult(
-            gap_upper=torch.fmin(upper, known.gap_upper),
-            gap_lower=torch.fmax(lower, known.gap_lower),
-            agrees=optimised.accord.agrees,
-            teacher_robust=optimised.accord.teacher_robust,
-            student_robust=optimised.accord.student_robust,
-        )
+    def finish(self, task: Task, start: int, optimised: Optimised) -> CertificateResult:
+        """The answer for some of a task's sets, from number ``start`` on."""
+        task.tell(start)
+        return optimised.result()

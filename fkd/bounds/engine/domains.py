@@ -188,7 +188,12 @@ def pass_stages(
 
 
 def highest(inputs: InputSet, pixels: Tensor, constant: Tensor) -> Tensor:
-    """Largest values (E, D, R) of linear functions on each problem's set."""
+    """Largest values (E, D, R) of linear functions on each problem's set.
+
+    With as many sets as domains of a single problem each domain has its own.
+    """
+    if pixels.shape[0] == 1 and len(inputs) == pixels.shape[1]:
+        return inputs.highest(pixels[0])[None] + constant
     return inputs.highest(pixels.flatten(1, 2)).view(constant.shape) + constant
 
 

@@ -149,6 +149,8 @@ def _support(rows: Tensor, low: Tensor, high: Tensor, scale: Tensor, radius: Ten
         step = torch.minimum(torch.maximum(step, low), high)
     cost = ((step / scale) ** 2).sum(-1)
     ball = (rows * step).sum(-1) + mu / 2 * (radius**2 - cost)
+    # A ball of radius 0 is its centre; mu is infinite there.
+    ball = torch.where(radius > 0, ball, torch.zeros_like(ball))
     # The box alone may already be the smaller set.
     box = torch.where(rows > 0, rows * high, rows * low).sum(-1)
     return torch.minimum(ball, box)

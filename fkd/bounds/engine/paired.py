@@ -6,8 +6,8 @@ At paired ReLUs with pre-activations h, k and incoming coefficients A_T, A_S, fo
     D = relu(h) - relu(k),   min(0, delta) <= D <= max(0, delta),   delta = h - k in [dl, du],
 
 and D is relaxed in delta: what both have in common cancels unit by unit, not only in the image.
-theta is ``sign(A_T) min(|A_T|, |A_S|)`` where the signs differ and 0 elsewhere; for identical networks the
-bound is 0.
+theta is ``sign(A_T) min(|A_T|, |A_S|)`` where the signs differ and 0 elsewhere; for identical networks
+the bound is 0.
 
 Sources: ReluDiff, Paulsen et al. 2001.03662; NeuroDiff 2009.09943; the identity for two backward passes
 is this project's own.
@@ -28,6 +28,8 @@ from fkd.bounds.engine.reduced import Reduced, Reducer
 
 #: Stages of at most this many units have the bounds of their differences optimised.
 _SMALL = 128
+#: Coefficients of rows that are held at once, of each network (several tensors of this size are).
+_NUMBERS = 2**22
 
 
 def same_shape(one: Propagator, other: Propagator) -> bool:
@@ -88,16 +90,23 @@ class Paired:
     def _delta(self, k: int) -> tuple[Tensor, Tensor]:
         """Bounds (E, n) of the differences of the paired pre-activations of stage ``k``."""
         first, second = (part.stages[k] for part in self.networks)
-        weights = [torch.cat([part.weight, -part.weight], 1)[:, None] for part in (first, second)]
-        biases = [torch.cat([part.bias, -part.bias], 1)[:, None] for part in (first, second)]
-        rows = _Rows(weights[0], -weights[1], biases[0] - biases[1])
-        theta: list[list[Tensor]] | None = None
-        if self._steps and k > 0 and first.units <= _SMALL:
-            theta = self._search(rows, k, 2 * first.units, self._steps, 0.1)
-        upper = self._finish(rows, k, theta)[:, 0]
+        at_once = max(1, _NUMBERS // (first.weight.shape[2] * max(1, len(self.inputs))))
+        ends: list[list[Tensor]] = [[], []]
+        for start in range(0, first.units, at_once):
+            units = slice(start, start + at_once)
+            for end, sign in zip(ends, (1.0, -1.0), strict=True):
+                rows = _Rows(
+                    sign * first.weight[:, None, units],
+                    -sign * second.weight[:, None, units],
+                    sign * (first.bias - second.bias)[:, None, units],
+                )
+                theta: list[list[Tensor]] | None = None
+                if self._steps and k > 0 and first.units <= _SMALL:
+                    theta = self._search(rows, k, rows.constant.shape[2], self._steps, 0.1)
+                with torch.no_grad():
+                    end.append(sign * self._finish(rows, k, theta)[:, 0])
         slack = self.slack * (first.size + second.size)
-        count = first.units
-        high, low = upper[:, :count] + slack, -(upper[:, count:] + slack)
+        high, low = torch.cat(ends[0], 1) + slack, torch.cat(ends[1], 1) - slack
         # Each network's own bounds may know more.
         high = torch.minimum(high, first.upper - second.lower)
         low = torch.maximum(low, first.lower - second.upper)

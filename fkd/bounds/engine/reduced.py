@@ -92,6 +92,33 @@ class Reduced:
             stages, self.weight[rows], self.bias[rows], self.slack, self.logit_size[rows]
         )
 
+    def trimmed(self) -> Reduced:
+        """Without padding; of a single problem."""
+        columns = [torch.arange(self.weight.shape[2] - sum(self.units), device=self.bias.device)]
+        first, stages = len(columns[0]), []
+        for stage in self.stages:
+            real = stage.is_real[0].nonzero()[:, 0]
+            seen = torch.cat(columns)
+            part = Stage(
+                *(
+                    tensor[:, real]
+                    for tensor in (
+                        stage.weight[:, :, seen],
+                        stage.bias,
+                        stage.lower,
+                        stage.upper,
+                        stage.size,
+                        stage.is_real,
+                    )
+                )
+            )
+            columns.append(first + real)
+            first += stage.units
+            if part.units:
+                stages.append(part)
+        weight = self.weight[:, :, torch.cat(columns)]
+        return Reduced(tuple(stages), weight, self.bias, self.slack, self.logit_size)
+
     @property
     def units(self) -> tuple[int, ...]:
         """Number of (padded) open units of each stage."""

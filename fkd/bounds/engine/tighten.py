@@ -18,7 +18,9 @@ from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.reduced import Reduced, Stage
 
 #: Rows and units of theta optimised at once (memory).
-_NUMBERS = 2**24
+_NUMBERS = 2**23
+#: Layers of more open units than this are searched for a third of the steps.
+_WIDE = 256
 
 
 def tighten(inputs: InputSet, reduced: Reduced, *, steps: int, rate: float = 0.2) -> Reduced:
@@ -37,11 +39,13 @@ def tighten(inputs: InputSet, reduced: Reduced, *, steps: int, rate: float = 0.2
         stage = reduced.stages[k]
         below = sum(part.units for part in reduced.stages[:k])
         at_once = max(1, _NUMBERS // (2 * below * max(1, len(inputs))))
+        # Wide layers are dear and gain little: most of their looseness is the first layer's.
+        few = steps if stage.units <= _WIDE else max(1, steps // 3)
         lower, upper = [], []
         for start in range(0, stage.units, at_once):
             rows = slice(start, start + at_once)
             low, high = _bounds(
-                (inputs, reduced), (fast_inputs, fast), k, rows, steps=steps, rate=rate
+                (inputs, reduced), (fast_inputs, fast), k, rows, steps=few, rate=rate
             )
             lower.append(torch.maximum(stage.lower[:, rows], low))
             upper.append(torch.minimum(stage.upper[:, rows], high))
