@@ -193,7 +193,7 @@ def test_batches_and_single_examples_give_the_same_bounds():
     labels = torch.arange(7) % classes
     region = Ball(epsilon=0.05).region(images, torch.arange(7))
     whole = _certify(teacher, student, region, labels)
-    parts = make_certificate(certificate_config({"rows": 2})).bound(
+    parts = make_certificate(certificate_config({"name": "crown", "rows": 2})).bound(
         teacher, student, region, labels
     )
     torch.testing.assert_close(whole.gap_upper, parts.gap_upper, atol=1e-9, rtol=0)

@@ -230,19 +230,8 @@ def test_fast_says_something_on_small_balls(pair):
         assert -result.gap_lower[0] - below.high < 0.05
 
 
-#: NaN at the root of a tree counts as the bound -1: `Tree._keep` asks ``values > target``, which is
-#: false for NaN, and ``max`` then loses it.
-_NAN_AT_THE_ROOT = pytest.mark.xfail(reason="NaN at the root of a tree is lost", strict=False)
-
-
 @pytest.mark.parametrize("scale", [1e2, 1e12])
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=_NAN_AT_THE_ROOT if name == "exact" else ())
-        for name in CERTIFICATES_UNDER_TEST
-    ],
-)
+@every_certificate
 def test_numbers_too_large_to_search_with_prove_nothing_wrong(name, scale):
     settings = {"seconds": 2.0} if name == "exact" else {}
     for number in (0, 2):
