@@ -11,6 +11,7 @@ from fkd.evaluation.detail import (
 )
 from fkd.evaluation.levels import certificate_text, compare_levels, level_figures, time_budget
 from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
+from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, agreement_radii, write_radii
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.store import (
     Analysis,
@@ -24,13 +25,16 @@ from fkd.evaluation.store import (
 from fkd.evaluation.summary import Summary, certified_curve, histogram, summarise
 
 __all__ = [
+    "RADIUS_COLUMNS",
     "SOUNDNESS_TOLERANCE",
     "Analysis",
     "AnalysisConfig",
     "AnalysisEntry",
     "ExampleDetail",
+    "RadiusConfig",
     "ResolvedPair",
     "Summary",
+    "agreement_radii",
     "analyse",
     "analyse_and_compare",
     "attack_examples",
@@ -55,4 +59,5 @@ __all__ = [
     "summarise",
     "time_budget",
     "witness_path",
+    "write_radii",
 ]
