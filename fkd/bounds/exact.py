@@ -113,17 +113,33 @@ class _Example:
         """Domains at most this need no splitting."""
         return max(self.witness.gap, 0.0) + self.config.tolerance
 
+    def _time_left(self, share: float = 1.0) -> bool:
+        """Whether this share of the budget lasts."""
+        return time.perf_counter() < self.started + share * self.config.seconds
+
     @property
-    def has_time(self) -> bool:
-        """Whether the budget lasts."""
-        return time.perf_counter() < self.started + self.config.seconds
+    def _is_undecided(self) -> bool:
+        """Whether agreement is neither proved nor refuted, where both predict the same class."""
+        return (
+            not bool(self.agrees)
+            and bool(self.optimised.accord.same[self.number])
+            and self.witness.disagreement is None
+        )
 
     def run(self) -> None:
-        """Narrow the gap, then decide agreement, while there is time."""
+        """Narrow the gap and decide agreement while there is time; an open verdict gets half of it."""
         self._tell()
         self.witness.climb(self.task.region.images[self.place : self.place + 1])
+        if self._is_undecided:
+            self._narrow(0.5)
+            self._settle()
+        self._narrow(1.0)
+        self._tell()
+
+    def _narrow(self, share: float) -> None:
+        """Split where the bracket of the gap is widest."""
         batch = _FIRST_BATCH
-        while self.upper > self.target and self.has_time:
+        while self.upper > self.target and self._time_left(share):
             self._tell()
             name = max(self.ends, key=lambda key: self.ends[key])
             began = time.perf_counter()
@@ -136,21 +152,17 @@ class _Example:
             if not has_more:
                 break
             batch = _next_batch(batch, time.perf_counter() - began)
-        self._settle()
-        self._tell()
 
     def _settle(self) -> None:
         """Decide agreement with what time is left."""
-        accord = self.optimised.accord
-        is_open = not bool(self.agrees) and bool(accord.same[self.number])
-        if not is_open or self.witness.disagreement is not None or not self.has_time:
+        if not self._is_undecided or not self._time_left():
             return
-        search, domains, state = accord.one(self.number)
+        search, domains, state = self.optimised.accord.one(self.number)
         tree = Tree(search, search.exact[0], domains, state, self._capacity(state))
         self.trees["agreement"] = tree
         self.witness.look(tree.points)
         batch = _FIRST_BATCH
-        while tree.upper > IMPOSSIBLE and self.has_time and self.witness.disagreement is None:
+        while tree.upper > IMPOSSIBLE and self._is_undecided and self._time_left():
             self._tell()
             began = time.perf_counter()
             if not tree.step(batch, _STEPS, IMPOSSIBLE):
