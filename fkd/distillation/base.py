@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
 from fkd.core.registry import Registry
 from fkd.core.seeding import uniform_noise
-from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.models.card import Role
 
 METHODS: Registry = Registry("training method", "fkd.distillation")

@@ -6,10 +6,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from fkd.bounds.engine.intervals import margin_rows
 from fkd.core.ball import Ball
 from fkd.distillation._certified import crown_ibp_upper_margins, worst_case_cross_entropy
 from fkd.distillation._initialisation import ibp_initialise
-from fkd.bounds.engine.intervals import margin_rows
 from fkd.distillation.base import METHODS, Batch, Clock, LossParts, Method, RampConfig
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.core.ball import Ball, check_epsilon
 from fkd.core.errors import ConfigError
 from fkd.core.precision import double_copy
@@ -15,7 +16,6 @@ from fkd.core.progress import ProgressCallback, report
 from fkd.data.base import Split
 from fkd.distillation._certified import margin_bounds
 from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
-from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.distillation.base import Batch
 
 _ROWS = 1000

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from fkd.core.ball import Ball
-from fkd.core.errors import UnsupportedModelError
 from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.bounds.engine.layers import AveragePooling, Convolution
+from fkd.core.ball import Ball
+from fkd.core.errors import UnsupportedModelError
 
 
 @settings(deadline=None, max_examples=60)

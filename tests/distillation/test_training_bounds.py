@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
 from fkd.core.ball import Ball
 from fkd.core.lirpa_compat import load_auto_lirpa
 from fkd.core.precision import double_copy
@@ -21,7 +22,6 @@ from fkd.distillation._certified import (
     margin_bounds,
     worst_case_cross_entropy,
 )
-from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
 from tests.support.networks import make_images, make_network
 
 NETWORKS = {
