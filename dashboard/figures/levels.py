@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures import theme
+from dashboard.figures._brackets import Mark, bracket_figure
 
 
 def level_brackets(
@@ -21,48 +22,18 @@ def level_brackets(
         height: pixels; by the number of rows if absent.
     """
     names = [str(label) for label in labels]
-    figure = go.Figure()
-    x_lines: list[float | None] = []
-    y_lines: list[str | None] = []
-    for name, low, high in zip(
-        names, rows["gap_attack_mean"], rows["gap_certified_mean"], strict=True
-    ):
-        # Without a certificate nothing is excluded: the bracket reaches 1.
-        x_lines += [low, 1.0 if pd.isna(high) else high, None]
-        y_lines += [name, name, None]
-    figure.add_trace(
-        go.Scatter(
-            x=x_lines,
-            y=y_lines,
-            mode="lines",
-            line={"color": theme.BAND, "width": 12},
-            name="open",
-            hoverinfo="skip",
-        )
-    )
-    for column, name, colour, mark, shown in (
-        ("gap_attack_mean", "reached", theme.ATTACK, "circle", theme.reached),
-        ("gap_certified_mean", "certified", theme.CERTIFICATE, "triangle-left", theme.bound),
-    ):
-        figure.add_trace(
-            go.Scatter(
-                x=rows[column],
-                y=names,
-                mode="markers",
-                name=name,
-                marker={"color": colour, "symbol": mark, "size": 13},
-                text=[shown(gap) for gap in rows[column]],
-                hovertemplate=f"%{{y}}<br>mean gap, {name}: %{{text}}<extra></extra>",
-            )
-        )
-    theme.lay_out(
-        figure,
-        x="mean confidence gap (probability)",
-        y="",
+    figure = bracket_figure(
+        rows,
+        names,
+        [
+            Mark("gap_attack_mean", "reached", theme.ATTACK, "circle", theme.reached),
+            Mark(
+                "gap_certified_mean", "certified", theme.CERTIFICATE, "triangle-left", theme.bound
+            ),
+        ],
+        width=12,
         height=height or 110 + 40 * len(names),
-        x_range=(-0.02, 1.02),
     )
-    figure.update_yaxes(range=(len(names) - 0.5, -0.5), type="category")
     told = "; ".join(
         f"{name} {theme.reached(low)} to {theme.bound(high) or '1 (no certificate)'}"
         for name, low, high in zip(

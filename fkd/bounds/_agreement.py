@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fkd.bounds._tree import THETA_PREFIXES, Node
-from fkd.bounds.engine.descent import Adam
+from fkd.bounds.engine.descent import minimise
 from fkd.bounds.engine.domains import Back, Domains, Slopes, back, clamp_theta, highest
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.reduced import Reduced
@@ -159,22 +159,15 @@ class AgreementSearch:
         slopes = tuple(Slopes.of(part.to(self.dtype)) for part in domains)
         thetas, mix = self._free(state)
         free = [*thetas[0], *thetas[1], mix]
-        descent = Adam(free, [rate] * (len(free) - 1) + [3 * rate], steps)
-        for _ in range(steps):
-            for part in free:
-                part.requires_grad_(True)
-            total = self._bound((slopes[0], slopes[1]), thetas, mix, own, exact=False)[0].sum()
-            gradients = torch.autograd.grad(total, free, allow_unused=True)
-            for part in free:
-                part.requires_grad_(False)
-            descent.step(
-                [
-                    torch.zeros_like(part) if gradient is None else gradient
-                    for part, gradient in zip(free, gradients, strict=True)
-                ]
-            )
+
+        def total() -> Tensor:
+            return self._bound((slopes[0], slopes[1]), thetas, mix, own, exact=False)[0].sum()
+
+        def settle() -> None:
             for theta, slope in zip(thetas, slopes, strict=True):
                 clamp_theta(theta, slope)
+
+        minimise(free, [rate] * (len(free) - 1) + [3 * rate], steps, total, settle)
         with torch.no_grad():
             exact = Slopes.of(domains[0]), Slopes.of(domains[1])
             double = ([t.double() for t in thetas[0]], [t.double() for t in thetas[1]])

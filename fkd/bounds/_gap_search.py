@@ -19,7 +19,7 @@ from torch import Tensor
 from fkd.bounds._lines import Lines
 from fkd.bounds._tree import THETA_PREFIXES as _THETA
 from fkd.bounds._tree import Node
-from fkd.bounds.engine.descent import Adam
+from fkd.bounds.engine.descent import minimise
 from fkd.bounds.engine.domains import Back, Domains, Slopes, back, clamp_theta, highest
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.intervals import margin_rows
@@ -272,16 +272,21 @@ class GapSearch:
         steps: int,
         rate: float,
     ) -> Free:
-        free = free.map(lambda part: part.detach().clone().requires_grad_(True))
+        free = free.map(lambda part: part.detach().clone())
         thetas = [*free.above, *free.below]
-        descent = Adam(free.tensors(), [rate] * len(thetas) + [3 * rate] * 2, steps)
-        for _ in range(steps):
-            uppers = self._uppers(free, slopes, *rows, exact=False)
-            descent.step(torch.autograd.grad(uppers.total(), free.tensors()))
-            with torch.no_grad():
-                clamp_theta(list(free.above), slopes[0])
-                clamp_theta(list(free.below), slopes[1])
-        return free.map(lambda part: part.detach())
+
+        def settle() -> None:
+            clamp_theta(list(free.above), slopes[0])
+            clamp_theta(list(free.below), slopes[1])
+
+        minimise(
+            free.tensors(),
+            [rate] * len(thetas) + [3 * rate] * 2,
+            steps,
+            lambda: self._uppers(free, slopes, *rows, exact=False).total(),
+            settle,
+        )
+        return free
 
     def _chords(self, upper: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (E, D, K-1) and constants (E, D) of chords of logsumexp on Q's margins' box."""

@@ -106,9 +106,3 @@ class Lines:
             self.slopes[rows],
             self.shifts[rows],
         )
-
-    @classmethod
-    def cat(cls, parts: list[Lines]) -> Lines:
-        """Sets in one after another; all parts have the same number of lines."""
-        names = ("amin_p", "amax_p", "amin_q", "slopes", "shifts")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))

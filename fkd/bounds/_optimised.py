@@ -11,10 +11,10 @@ from fkd.bounds._agreement import IMPOSSIBLE, AgreementSearch, Threats
 from fkd.bounds._gap_search import GapSearch, Known
 from fkd.bounds._lines import Lines
 from fkd.bounds._passes import Passes
-from fkd.bounds._rows import other_classes
 from fkd.bounds.base import CertificateResult
 from fkd.bounds.engine.domains import Domains
 from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.intervals import other_classes
 from fkd.bounds.engine.reduced import Reduced
 from fkd.bounds.fast import Foundation
 
@@ -104,12 +104,12 @@ class Accord:
         self.student_robust = foundation.student_robust | ((can[1].sum(1) == 1) & self.same)
         self.threats = Threats.of(*can)
         self.inputs, self.reduced, self.predicted = inputs, reduced, predicted
-        self.search = AgreementSearch(inputs, *reduced, predicted, self.threats)
-        self.domains = Domains.root(reduced[0]), Domains.root(reduced[1])
-        state = self.search.start(self.domains)
+        search = AgreementSearch(inputs, *reduced, predicted, self.threats)
+        domains = Domains.root(reduced[0]), Domains.root(reduced[1])
+        state = search.start(domains)
         wanted = self.threats.is_real.any(1) & self.same & ~foundation.agrees
         if bool(wanted.any()):
-            state, _, _ = self.search.improve(self.domains, state, steps=steps)
+            state, _, _ = search.improve(domains, state, steps=steps)
         self.state = state
         impossible = (state["worst"][:, 0] <= IMPOSSIBLE).all(1)
         self.agrees = self.same & (foundation.agrees | impossible)
@@ -163,7 +163,6 @@ class Optimised:
         self.foundation = foundation
         inputs, teacher, student = foundation.reduced(hidden_steps)
         passes = foundation.passes[0]
-        self.inputs, self.teacher, self.student = inputs, teacher, student
         self.forth = Direction(
             inputs, (teacher, student), passes, foundation.classes, foundation.forth, steps
         )

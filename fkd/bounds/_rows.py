@@ -7,22 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fkd.bounds.engine import intervals
 from fkd.bounds.finish import entropy, odds_range
 
 #: How far lambda^j leans towards its own j: the start recommended for the optimised form.
 _LEAN = 4.0
 
 
-def other_classes(classes: Tensor, count: int) -> Tensor:
-    """For each row the ``count - 1`` classes other than its own, ascending; (N, K-1)."""
-    places = torch.arange(count - 1, device=classes.device).expand(len(classes), -1)
-    return places + (places >= classes[:, None]).long()
-
-
 def margin_rows(classes: Tensor, count: int) -> Tensor:
     """Rows of ``m^T_j``, ``m^S_j`` and ``m^T_j - m^S_j``, float64 (N, 3 (K-1), 2K)."""
-    eye = torch.eye(count, dtype=torch.float64, device=classes.device)
-    margins = eye[other_classes(classes, count)] - eye[classes][:, None, :]
+    margins = intervals.margin_rows(classes, count, torch.empty(0, dtype=torch.float64))
     nothing = torch.zeros_like(margins)
     return torch.cat(
         [
@@ -100,7 +94,7 @@ class Side:
 
 def make_side(rows: Tensor, logits: Tensor, classes: Tensor) -> Side:
     """A `Side` from its margin rows (N, K-1, 2K) and its logits (N, K) at the image."""
-    others = other_classes(classes, logits.shape[1])
+    others = intervals.other_classes(classes, logits.shape[1])
     margins = logits.gather(1, others) - logits.gather(1, classes[:, None])
     lean = _LEAN * torch.eye(margins.shape[1], dtype=margins.dtype, device=margins.device)
     return Side(

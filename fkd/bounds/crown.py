@@ -29,6 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fkd.bounds._direction import Direction, leaning_rows, leaning_shift
+from fkd.bounds._memory import in_chunks
 from fkd.bounds._rows import MarginBounds, make_side, margin_rows
 from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult
 from fkd.bounds.joint import JointBounder
@@ -64,19 +65,12 @@ class JointCrown(Certificate):
         # Eight groups of a row for each other class at most, see `_bound_chunk`.
         others = bounder.logits(region.images[:1])[0].shape[1] - 1
         size = min(self.config.rows, bounder.chunk_size(rows=8 * others + 2))
-        parts: list[CertificateResult] = []
-        start = 0
-        while start < len(region):
-            report(progress, "certificate", start, len(region))
-            rows = slice(start, min(start + size, len(region)))
-            try:
-                parts.append(_bound_chunk(bounder, region[rows], classes[rows]))
-            except (torch.OutOfMemoryError, MemoryError):
-                if size == 1:
-                    raise
-                size = max(1, size // 2)
-                continue
-            start = rows.stop
+
+        def chunk(rows: slice) -> CertificateResult:
+            report(progress, "certificate", rows.start, len(region))
+            return _bound_chunk(bounder, region[rows], classes[rows])
+
+        parts = list(in_chunks(len(region), size, chunk))
         report(progress, "certificate", len(region), len(region))
         return CertificateResult.cat(parts)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fkd.bounds._lines import Lines
-from fkd.bounds._memory import fitting
+from fkd.bounds._memory import fitting, in_chunks
 from fkd.bounds._pair import Pair
 from fkd.bounds._passes import agreement, known_lines
 from fkd.bounds.base import Certificate, CertificateResult
@@ -98,30 +98,32 @@ class EngineCertificate(Certificate):
         device = region.images.device
         largest = min(self.config.rows, _AT_ONCE) if device.type == "cpu" else self.config.rows
         size = fitting(pair.bytes_per_example, device, largest=largest)
-        parts: list[CertificateResult] = []
-        start = 0
-        while start < len(region):
-            rows = slice(start, min(start + size, len(region)))
+
+        def chunk(rows: slice) -> CertificateResult:
             task = Task(
-                pair, (teacher, student), region[rows], classes[rows], start, len(region), progress
+                pair,
+                (teacher, student),
+                region[rows],
+                classes[rows],
+                rows.start,
+                len(region),
+                progress,
             )
-            try:
-                task.tell(0)
-                parts.append(self.bound_chunk(task))
-            except Cancelled as stop:
-                if stop.partial is not None:
-                    parts.append(stop.partial)
-                reached = sum(len(part.gap_upper) for part in parts)
-                if reached < len(region):
-                    parts.append(nothing_proved(region[reached:], like=parts[0] if parts else None))
-                stop.partial = CertificateResult.cat(parts)
-                raise
-            except (torch.OutOfMemoryError, MemoryError):
-                if size == 1:
-                    raise
-                size = max(1, size // 2)
-                continue
-            start = rows.stop
+            task.tell(0)
+            return self.bound_chunk(task)
+
+        parts: list[CertificateResult] = []
+        try:
+            for part in in_chunks(len(region), size, chunk):
+                parts.append(part)
+        except Cancelled as stop:
+            if stop.partial is not None:
+                parts.append(stop.partial)
+            reached = sum(len(part.gap_upper) for part in parts)
+            if reached < len(region):
+                parts.append(nothing_proved(region[reached:], like=parts[0] if parts else None))
+            stop.partial = CertificateResult.cat(parts)
+            raise
         report(progress, "certificate", len(region), len(region))
         return CertificateResult.cat(parts)
 

@@ -48,4 +48,28 @@ class RunKind(ABC):
         """
 
 
+class ModelRun(RunKind):
+    """A run that makes one model in the user's folder."""
+
+    def accept(self, values: dict[str, Any]) -> dict[str, Any]:
+        """``values``, a checked specification, if its model can be made or was made by exactly it.
+
+        Raises:
+            FkdError: another model has the name.
+        """
+        from fkd.core.paths import models_dir
+        from fkd.models import check_new_model, read_card
+
+        folder = models_dir() / values["name"]
+        if (folder / "card.json").is_file() and read_card(folder).training_config == values:
+            # The run will find it finished.
+            return values
+        check_new_model(folder)
+        return values
+
+    def target(self, spec: dict[str, Any]) -> str:
+        """The model's name, of whatever kind of run: two must not write one folder."""
+        return f"train:{spec['name']}"
+
+
 KINDS: Registry = Registry("kind of run", "fkd.runs.kinds")

@@ -6,7 +6,8 @@ import torch
 from fkd.attacks import attack_config, make_attack
 from fkd.attacks.objectives import confidence
 from fkd.bounds import CERTIFICATES, certificate_config, make_certificate
-from fkd.bounds._rows import MarginBounds, other_classes
+from fkd.bounds._rows import MarginBounds
+from fkd.bounds.engine.intervals import other_classes
 from fkd.bounds.joint import JointBounder
 from fkd.core.ball import Ball
 from fkd.core.errors import ConfigError, UnsupportedModelError

@@ -5,7 +5,7 @@ torch's own imports its compiler on the first step, which takes seconds; and its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,3 +40,35 @@ class Adam:
             mean.lerp_(gradient, 1 - _MEAN)
             square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)
             tensor.addcdiv_(mean, square.sqrt().add_(1e-12), value=-rate * decay * correction)
+
+
+def minimise(
+    tensors: Sequence[Tensor],
+    rates: Sequence[float],
+    steps: int,
+    total: Callable[[], Tensor],
+    settle: Callable[[], None],
+) -> None:
+    """Change ``tensors`` in place so that ``total`` of them falls.
+
+    Args:
+        tensors: what is changed.
+        rates: first step of each.
+        steps: how many.
+        total: the sum to minimise, from the tensors as they are.
+        settle: brings the tensors back to where they are sound, after each step.
+    """
+    descent = Adam(tensors, rates, steps)
+    for _ in range(steps):
+        for part in tensors:
+            part.requires_grad_(True)
+        gradients = torch.autograd.grad(total(), tensors, allow_unused=True)
+        for part in tensors:
+            part.requires_grad_(False)
+        descent.step(
+            [
+                torch.zeros_like(part) if gradient is None else gradient
+                for part, gradient in zip(tensors, gradients, strict=True)
+            ]
+        )
+        settle()

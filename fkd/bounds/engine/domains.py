@@ -58,46 +58,6 @@ class Domains:
             )
         )
 
-    @classmethod
-    def cat(cls, parts: list[Domains]) -> Domains:
-        """Domains of the same problems one after another."""
-        return cls(
-            *(
-                tuple(torch.cat(pieces, 1) for pieces in zip(*lists, strict=True))
-                for lists in (
-                    [part.lower for part in parts],
-                    [part.upper for part in parts],
-                    [part.signs for part in parts],
-                )
-            )
-        )
-
-    def split(self, stage: int, which: Tensor, unit: Tensor) -> Domains:
-        """Fix the sign of ``unit`` (M,) of ``stage`` in domains ``which`` (M,), of the only problem.
-
-        Returns:
-            All domains twice: those with the unit active, then those with it inactive; domains that are
-            not in ``which`` stay as they are in both.
-        """
-        lower, upper, signs = [list(parts) for parts in (self.lower, self.upper, self.signs)]
-        active_lower, inactive_upper = lower[stage].clone(), upper[stage].clone()
-        active_lower[0, which, unit] = 0.0
-        inactive_upper[0, which, unit] = 0.0
-        plus, minus = signs[stage].clone(), signs[stage].clone()
-        plus[0, which, unit] = 1
-        minus[0, which, unit] = -1
-
-        def swapped(parts: list[Tensor], first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
-            both = [torch.cat([part, part], 1) for part in parts]
-            both[stage] = torch.cat([first, second], 1)
-            return tuple(both)
-
-        return Domains(
-            swapped(lower, active_lower, lower[stage]),
-            swapped(upper, upper[stage], inactive_upper),
-            swapped(signs, plus, minus),
-        )
-
 
 @dataclass(frozen=True)
 class Slopes:

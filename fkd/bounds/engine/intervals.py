@@ -154,6 +154,12 @@ def _through_relu(coefficients: Tensor, lower: Tensor, upper: Tensor) -> tuple[T
     return passed, (positive * intercept.unsqueeze(1)).flatten(2).sum(-1)
 
 
+def other_classes(classes: Tensor, count: int) -> Tensor:
+    """For each row the ``count - 1`` classes other than its own, ascending; (N, K-1)."""
+    places = torch.arange(count - 1, device=classes.device).expand(len(classes), -1)
+    return places + (places >= classes[:, None]).long()
+
+
 def margin_rows(classes: Tensor, num_classes: int, like: Tensor) -> Tensor:
     """Rows e_j - e_c for j != c in order of j, shape (N, K - 1, K).
 
@@ -163,6 +169,4 @@ def margin_rows(classes: Tensor, num_classes: int, like: Tensor) -> Tensor:
         like: a tensor whose dtype the rows get.
     """
     identity = torch.eye(num_classes, dtype=like.dtype, device=classes.device)
-    others = torch.arange(num_classes - 1, device=classes.device).expand(len(classes), -1)
-    others = others + (others >= classes[:, None])
-    return identity[others] - identity[classes][:, None, :]
+    return identity[other_classes(classes, num_classes)] - identity[classes][:, None, :]

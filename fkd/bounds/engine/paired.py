@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fkd.bounds.engine.descent import Adam
+from fkd.bounds.engine.descent import minimise
 from fkd.bounds.engine.domains import Domains, Slopes, clamp_theta
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.propagate import Hidden, Propagator
@@ -146,17 +146,18 @@ class Paired:
             for slopes in self.slopes
         ]
         free = [*theta[0], *theta[1]]
-        descent = Adam(free, [rate] * len(free), steps)
-        for _ in range(steps):
-            for part in free:
-                part.requires_grad_(True)
-            total = self._finish(start, count, theta).sum()
-            gradients = torch.autograd.grad(total, free)
-            for part in free:
-                part.requires_grad_(False)
-            descent.step(gradients)
+
+        def settle() -> None:
             for parts, slopes in zip(theta, self.slopes, strict=True):
                 clamp_theta(parts, slopes)
+
+        minimise(
+            free,
+            [rate] * len(free),
+            steps,
+            lambda: self._finish(start, count, theta).sum(),
+            settle,
+        )
         return theta
 
     def _finish(self, rows: _Rows, count: int, theta: list[list[Tensor]] | None) -> Tensor:

@@ -11,7 +11,6 @@ branching.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -277,12 +276,3 @@ def _scatter(target: Tensor, columns: Tensor, window: Window, units: Units) -> N
     """Put a window's coefficients into the columns that ``columns`` names; column 0 is for nothing."""
     index = units.gather(columns, window).flatten(1).long()
     target.scatter_(1, index, window.values[0].flatten(1))
-
-
-def evaluate(reduced: Reduced, images: Tensor) -> Tensor:
-    """Logits (N, P, K) of the reduced network at points (N, P, C, H, W) of its sets (a check)."""
-    known: Sequence[Tensor] = [images.flatten(2)]
-    for stage in reduced.stages:
-        inputs = torch.cat(list(known), 2)
-        known = [*known, (inputs @ stage.weight.mT + stage.bias[:, None]).clamp_min(0.0)]
-    return torch.cat(list(known), 2) @ reduced.weight.mT + reduced.bias[:, None]

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fkd.bounds.engine.descent import Adam
+from fkd.bounds.engine.descent import minimise
 from fkd.bounds.engine.domains import Domains, Slopes, clamp_theta, highest, pass_stages
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.reduced import Reduced, Stage
@@ -80,16 +80,13 @@ def _bounds(
         passed = pass_stages(reduced.stages[:k], slopes, weight[:, None], bias[:, None], theta)
         return highest(inputs, passed.pixels, passed.constant)[:, 0]
 
-    descent = Adam(theta, [rate] * k, steps)
-    for _ in range(steps):
-        leaves = [part.requires_grad_(True) for part in theta]
-        total = upper(*fast, slopes, leaves).sum()
-        gradients = torch.autograd.grad(total, leaves)
-        with torch.no_grad():
-            for part in theta:
-                part.requires_grad_(False)
-            descent.step(gradients)
-            clamp_theta(theta, slopes)
+    minimise(
+        theta,
+        [rate] * k,
+        steps,
+        lambda: upper(*fast, slopes, theta).sum(),
+        lambda: clamp_theta(theta, slopes),
+    )
     with torch.no_grad():
         final = [part.detach().double() for part in theta]
         found = upper(*exact, Slopes.of(Domains.root(exact[1])), final)
