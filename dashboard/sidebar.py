@@ -149,7 +149,7 @@ def _level() -> tuple[str, float | None]:
         return level.name, None
     seconds = st.number_input(
         "Seconds an image",
-        help="The search for an image ends after this time at the latest; what it has then holds.",
+        help="How long an image is searched beyond what the level before does; what it has then holds.",
         **state.seconds_range(level),
         **state.bound("seconds"),
     )

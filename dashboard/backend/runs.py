@@ -80,10 +80,12 @@ def live_analysis(choice: Choice) -> RunRecord | None:
 
 #: So many of a run's latest reports are read for its live bracket: minutes of them.
 _LATEST = 2000
+#: Among so many of the last reports every example that is being searched has one.
+_TOGETHER = 16
 
 
 def live_bracket(run_id: str) -> pd.DataFrame:
-    """The bracket of the example that a run's certificate is at, as it has closed so far.
+    """The bracket of an example that a run's certificate is at, as it has closed so far.
 
     Returns:
         One row a report, oldest first: ``example`` (position), ``seconds`` (spent on it), ``lower``,
@@ -101,7 +103,9 @@ def live_bracket(run_id: str) -> pd.DataFrame:
     if history.empty:
         return pd.DataFrame()
     columns = ["example", "seconds", "lower", "upper", "open", "evaluated", "done", "total"]
-    latest = history[history["example"] == history["example"].iloc[-1]]
+    # Several examples are searched side by side: the longest searched is shown until it is done.
+    now = history.tail(_TOGETHER)
+    latest = history[history["example"] == now.loc[now["seconds"].idxmax(), "example"]]
     latest = latest.reindex(columns=columns).reset_index(drop=True)
     return latest.assign(width=(latest["upper"] - latest["lower"]).clip(lower=0.0))
 

@@ -29,6 +29,11 @@ class Pool:
         """How many more rows fit."""
         return self.capacity - len(self)
 
+    @property
+    def row_numbers(self) -> int:
+        """How many numbers a row holds."""
+        return sum(part[0].numel() for part in self._rows.values())
+
     def best(self) -> float:
         """Largest value, -inf where there is none."""
         return float(self.values.max())

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fkd.bounds._crew import Chunk, Crew, Tell
 from fkd.bounds._lines import Lines
-from fkd.bounds._memory import fitting, in_chunks
+from fkd.bounds._memory import fitting
 from fkd.bounds._pair import Pair
 from fkd.bounds._passes import agreement, known_lines
 from fkd.bounds.base import Certificate, CertificateResult
@@ -38,11 +39,8 @@ from fkd.bounds.engine.reduced import Reduced, Reducer
 from fkd.bounds.engine.tighten import tighten
 from fkd.bounds.registry import CERTIFICATES
 from fkd.core.ball import Region
-from fkd.core.errors import Cancelled, UnsupportedModelError
+from fkd.core.errors import UnsupportedModelError
 from fkd.core.progress import ProgressCallback, report
-
-#: Sets bounded at once on a CPU: more would leave its caches.
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Task:
         region: N sets.
         classes: int64 (N,), the compared class.
         start: number of the first of them among all.
-        total: how many there are in all.
-        progress: whom to tell, or None.
+        tell: called with how many of these sets are bounded and any numbers worth showing; it raises
+            `Cancelled` when asked to stop.
     """
 
     pair: Pair
@@ -64,16 +62,17 @@ class Task:
     region: Region
     classes: Tensor
     start: int
-    total: int
-    progress: ProgressCallback | None
-
-    def tell(self, done: int, **values: Any) -> None:
-        """Report that ``done`` of these sets are bounded."""
-        report(self.progress, "certificate", self.start + done, self.total, **values)
+    tell: Tell
 
 
 class EngineCertificate(Certificate):
-    """A certificate on the project's own engine; networks it cannot read go to auto_LiRPA."""
+    """A certificate on the project's own engine; networks it cannot read go to auto_LiRPA.
+
+    Attributes:
+        at_once: sets that a thread bounds at once on a CPU; more would leave its caches.
+    """
+
+    at_once: ClassVar[int] = 8
 
     def bound(
         self,
@@ -95,41 +94,45 @@ class EngineCertificate(Certificate):
         except UnsupportedModelError:
             general = JointCrown(self.config)
             return general.bound(teacher, student, region, classes, progress=progress)
-        device = region.images.device
-        largest = min(self.config.rows, _AT_ONCE) if device.type == "cpu" else self.config.rows
-        size = fitting(pair.bytes_per_example, device, largest=largest)
+        count, device = len(region), region.images.device
+        is_cpu = device.type == "cpu"
+        threads = torch.get_num_threads() if is_cpu else 1
+        largest = min(self.at_once, -(-count // threads)) if is_cpu else self.config.rows
+        largest = min(largest, self.config.rows)
+        size = fitting(threads * pair.bytes_per_example, device, largest=largest)
 
-        def chunk(rows: slice) -> CertificateResult:
-            task = Task(
-                pair,
-                (teacher, student),
-                region[rows],
-                classes[rows],
-                rows.start,
-                len(region),
-                progress,
-            )
-            task.tell(0)
+        def work(rows: slice, tell: Tell) -> CertificateResult:
+            task = Task(pair, (teacher, student), region[rows], classes[rows], rows.start, tell)
             return self.bound_chunk(task)
 
-        parts: list[CertificateResult] = []
-        try:
-            for part in in_chunks(len(region), size, chunk):
-                parts.append(part)
-        except Cancelled as stop:
-            if stop.partial is not None:
-                parts.append(stop.partial)
-            reached = sum(len(part.gap_upper) for part in parts)
-            if reached < len(region):
-                parts.append(nothing_proved(region[reached:], like=parts[0] if parts else None))
-            stop.partial = CertificateResult.cat(parts)
-            raise
-        report(progress, "certificate", len(region), len(region))
-        return CertificateResult.cat(parts)
+        def tell(done: int, **values: Any) -> None:
+            report(progress, "certificate", done, count, **values)
+
+        crew = Crew(work, tell, threads=threads, is_cpu=is_cpu)
+        chunks, stopped = crew.run(count, size)
+        parts = [part for chunk in chunks for part in chunk.parts]
+        if stopped is None:
+            report(progress, "certificate", count, count)
+            return CertificateResult.cat(parts)
+        stopped.partial = CertificateResult.cat(_whole(chunks, region))
+        raise stopped
 
     @abstractmethod
     def bound_chunk(self, task: Task) -> CertificateResult:
         """Bound sets that fit into memory at once."""
+
+
+def _whole(chunks: Sequence[Chunk[CertificateResult]], region: Region) -> list[CertificateResult]:
+    """Every set's result, trivial ones where nothing was reached."""
+    found = [part for chunk in chunks for part in chunk.parts]
+    like = found[0] if found else None
+    parts: list[CertificateResult] = []
+    for chunk in chunks:
+        parts += chunk.parts
+        reached = chunk.rows.start + sum(len(part.gap_upper) for part in chunk.parts)
+        if reached < chunk.rows.stop:
+            parts.append(nothing_proved(region[reached : chunk.rows.stop], like=like))
+    return parts
 
 
 def nothing_proved(region: Region, *, like: CertificateResult | None = None) -> CertificateResult:

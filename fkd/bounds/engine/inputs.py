@@ -99,8 +99,9 @@ class InputSet:
         )
 
     def attained(self, coefficients: Tensor) -> Tensor:
-        """Points (M, C, H, W) of the only set where each of M linear functions (M, C H W) is large.
+        """Points (M, C, H, W) where each of M linear functions (M, C H W) is large.
 
+        Of the only set, or of M sets each of its own.
         The corner of the box; in L2 it is to be projected on the ball.
         """
         rows = coefficients.unflatten(1, self.lower.shape[1:])

@@ -1,0 +1,226 @@
+"""One example's bracket, narrowed from both ends by branch and bound within a budget (stage 5)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fkd.bounds._agreement import IMPOSSIBLE
+from fkd.bounds._optimised import Optimised
+from fkd.bounds._tree import Tree, has_few_pixels
+from fkd.bounds._witness import Witness
+from fkd.bounds.base import CertificateResult
+from fkd.bounds.fast import Task
+
+#: Classes that get rows of their own in each domain.
+_LIKELY = 5
+#: Search steps for each half, and points of a round that witnesses are looked for from.  In few
+#: dimensions most patterns of signs are empty, and it takes multipliers some steps to prove that; in
+#: many, one step for more domains is better.
+_STEPS, _STARTS = 1, 2
+_STEPS_FEW, _STARTS_FEW = 12, 16
+#: Seconds between reports.
+_TELL_SECONDS = 0.3
+#: Most domains split in a round, and the numbers they may hold together: a round should take a fraction
+#: of a second, but what is split must not depend on a clock.
+_LARGEST_BATCH, _ROUND_NUMBERS = 512, 2_000_000
+#: Of the budget, what goes to the gap first where agreement is open too.
+_FIRST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long an example is branched on: until both limits are reached.
+
+    Attributes:
+        domains: bounded for the gap, and as many again for agreement.
+        seconds: of wall-clock time; 0 makes the result repeatable to the last bit.
+        tolerance: a bracket of the gap this narrow needs no more.
+        memory_mb: for the open domains.
+    """
+
+    domains: int
+    seconds: float
+    tolerance: float
+    memory_mb: int
+
+
+class Branching:
+    """The bracket of one example.
+
+    Args:
+        budget: when to stop.
+        task: the sets it belongs to.
+        place: its number among the task's.
+        optimised: what optimising proves of some of the task's sets.
+        number: its number among those.
+        known: the answer of ``optimised``.
+        steps: of the search at a root.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        task: Task,
+        place: int,
+        optimised: Optimised,
+        number: int,
+        known: CertificateResult,
+        steps: int,
+    ) -> None:
+        self.budget, self.task, self.place = budget, task, place
+        self.optimised, self.number, self.steps = optimised, number, steps
+        row = slice(place, place + 1)
+        is_few = has_few_pixels(task.region.images)
+        self.node_steps, self.starts = (_STEPS_FEW, _STARTS_FEW) if is_few else (_STEPS, _STARTS)
+        self.witness = Witness(*task.networks, task.region[row], int(task.classes[place]))
+        row = slice(number, number + 1)
+        self.known = CertificateResult(
+            known.gap_upper[row],
+            known.gap_lower[row],
+            known.agrees[row],
+            known.teacher_robust[row],
+            known.student_robust[row],
+        )
+        self.ends = {
+            "forth": _at_most_one(self.known.gap_upper),
+            "back": _at_most_one(-self.known.gap_lower),
+        }
+        self.agrees = self.known.agrees
+        self.trees: dict[str, Tree] = {}
+        self.accord: Tree | None = None
+        self.started, self.told = time.perf_counter(), 0.0
+
+    @property
+    def upper(self) -> float:
+        """What is proved of |gap|."""
+        return max(self.ends.values())
+
+    @property
+    def target(self) -> float:
+        """Domains at most this need no splitting."""
+        return max(self.witness.gap, 0.0) + self.budget.tolerance
+
+    @property
+    def _is_undecided(self) -> bool:
+        """Whether agreement is neither proved nor refuted, where both predict the same class."""
+        return (
+            not bool(self.agrees)
+            and bool(self.optimised.accord.same[self.number])
+            and self.witness.disagreement is None
+        )
+
+    def run(self) -> None:
+        """Narrow the gap and decide agreement; an open verdict gets half of the time."""
+        self._tell()
+        self.witness.climb(self.task.region.images[self.place : self.place + 1])
+        if self._is_undecided:
+            self._narrow(_FIRST_SHARE)
+            self._settle()
+        self._narrow(1.0)
+        self._tell()
+
+    def _narrow(self, share: float) -> None:
+        """Split where the bracket of the gap is widest."""
+        while self.upper > self.target:
+            spent = sum(tree.evaluated for tree in self.trees.values())
+            left = self._domains_left(spent, share)
+            if left < 1:
+                break
+            self._tell()
+            name = max(self.ends, key=lambda key: self.ends[key])
+            if name not in self.trees:
+                self.trees[name] = self._plant(name)
+            tree = self.trees[name]
+            has_more = tree.step(_batch(tree, left), self.node_steps, self.target)
+            self.witness.look(tree.points)
+            self.witness.climb(tree.points[: self.starts])
+            self.ends[name] = min(self.ends[name], max(tree.upper, -1.0))
+            if not has_more:
+                break
+
+    def _settle(self) -> None:
+        """Decide agreement."""
+        if not self._is_undecided or self._domains_left(0, 1.0) < 1:
+            return
+        search, domains, state = self.optimised.accord.one(self.number)
+        tree = Tree(search, search.exact[0], domains, state, self._capacity(state))
+        self.accord = tree
+        predicted = int(search.predicted[0])
+        self.witness.look(tree.points)
+        self.witness.part(tree.points, predicted)
+        while tree.upper > IMPOSSIBLE and self._is_undecided:
+            left = self._domains_left(tree.evaluated, 1.0)
+            if left < 1:
+                break
+            self._tell()
+            if not tree.step(_batch(tree, left), self.node_steps, IMPOSSIBLE):
+                break
+            self.witness.look(tree.points)
+            self.witness.part(tree.points[: self.starts], predicted)
+        self.agrees = self.agrees | (tree.upper <= IMPOSSIBLE)
+
+    def _domains_left(self, spent: int, share: float) -> int:
+        """How many domains may still be bounded; while this share of the time lasts, any number."""
+        if time.perf_counter() < self.started + share * self.budget.seconds:
+            return 2 * _LARGEST_BATCH
+        return int(share * self.budget.domains) - spent
+
+    def _capacity(self, state: dict[str, Tensor]) -> int:
+        """Open domains that fit into the memory allowed."""
+        row = sum(part[0].numel() * part.element_size() for part in state.values())
+        return max(64, int(self.budget.memory_mb * 2**20 / (3 * max(1, row))))
+
+    def _plant(self, name: str) -> Tree:
+        every = self.optimised.forth if name == "forth" else self.optimised.back
+        direction = every.one(self.number)
+        search = direction.search(likely=_LIKELY)
+        free = search.start(*direction.domains)
+        known, free, _ = search.improve(direction.domains, direction.known, free, steps=self.steps)
+        state = search.state(known, free)
+        tree = Tree(search, direction.inputs, direction.domains, state, self._capacity(state))
+        self.witness.climb(tree.points)
+        return tree
+
+    def _tell(self) -> None:
+        now = time.perf_counter()
+        if now - self.told < _TELL_SECONDS:
+            return
+        self.told = now
+        trees = [*self.trees.values(), *([] if self.accord is None else [self.accord])]
+        self.task.tell(
+            self.place,
+            example=self.task.start + self.place,
+            upper=self.upper,
+            lower=max(self.witness.gap, 0.0),
+            open=sum(tree.open for tree in trees),
+            evaluated=sum(tree.evaluated for tree in trees),
+            seconds=now - self.started,
+        )
+
+    def result(self) -> CertificateResult:
+        """What is proved by now."""
+        known, point = self.known, self.witness.point
+        other = self.witness.disagreement
+        return CertificateResult(
+            gap_upper=known.gap_upper.clamp_max(self.ends["forth"]),
+            gap_lower=known.gap_lower.clamp_min(-self.ends["back"]),
+            agrees=self.agrees,
+            teacher_robust=known.teacher_robust,
+            student_robust=known.student_robust,
+            points=torch.stack([point, point if other is None else other], 1),
+        )
+
+
+def _at_most_one(value: Tensor) -> float:
+    """A bound of the gap as a number; NaN proves nothing."""
+    return float(torch.nan_to_num(value, nan=1.0))
+
+
+def _batch(tree: Tree, left: int) -> int:
+    """Domains to split in a round; each makes two."""
+    fitting = min(_LARGEST_BATCH, max(16, _ROUND_NUMBERS // tree.pool.row_numbers))
+    return min(fitting, -(-left // 2))
