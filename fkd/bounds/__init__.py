@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult
+from fkd.bounds.base import Certificate, CertificateConfig, CertificateResult, ChunkStore
 from fkd.bounds.registry import CERTIFICATES
 
 
@@ -31,6 +31,7 @@ __all__ = [
     "Certificate",
     "CertificateConfig",
     "CertificateResult",
+    "ChunkStore",
     "certificate_config",
     "make_certificate",
 ]

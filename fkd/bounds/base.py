@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from pydantic import Field
@@ -62,11 +62,26 @@ def _kinds(parts: Sequence[Tensor | None]) -> set[type | None]:
     return {None if part is None else type(part) for part in parts}
 
 
+class ChunkStore(Protocol):
+    """Keeps what is finished, so that a search that is stopped or dies can go on (from any thread)."""
+
+    def get(self, rows: slice) -> CertificateResult | None:
+        """What is known of these rows, or None."""
+
+    def put(self, rows: slice, result: CertificateResult) -> None:
+        """Keep what was proved of these rows."""
+
+
 class Certificate(ABC):
-    """Bounds the confidence gap of a pair over boxes."""
+    """Bounds the confidence gap of a pair over boxes.
+
+    Attributes:
+        is_resumable: whether `bound` makes use of a store of finished chunks; dear levels do.
+    """
 
     name: ClassVar[str]
     Config: ClassVar[type[CertificateConfig]] = CertificateConfig
+    is_resumable: ClassVar[bool] = False
 
     def __init__(self, config: CertificateConfig) -> None:
         self.config = config

@@ -29,7 +29,7 @@ from fkd.bounds._lines import Lines
 from fkd.bounds._memory import fitting
 from fkd.bounds._pair import Pair
 from fkd.bounds._passes import agreement, known_lines
-from fkd.bounds.base import Certificate, CertificateResult
+from fkd.bounds.base import Certificate, CertificateResult, ChunkStore
 from fkd.bounds.crown import JointCrown
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.intervals import margin_rows
@@ -82,8 +82,17 @@ class EngineCertificate(Certificate):
         classes: Tensor,
         *,
         progress: ProgressCallback | None = None,
+        chunks: ChunkStore | None = None,
     ) -> CertificateResult:
         """See `Certificate.bound`.
+
+        Args:
+            teacher: see there.
+            student: see there.
+            region: see there.
+            classes: see there.
+            progress: see there.
+            chunks: what it has of these very sets is not bounded again, and what is finished it gets.
 
         Raises:
             Cancelled: ``progress`` asked to stop; what was proved is its ``partial`` (trivial bounds for
@@ -97,24 +106,30 @@ class EngineCertificate(Certificate):
         count, device = len(region), region.images.device
         is_cpu = device.type == "cpu"
         threads = torch.get_num_threads() if is_cpu else 1
-        largest = min(self.at_once, -(-count // threads)) if is_cpu else self.config.rows
-        largest = min(largest, self.config.rows)
+        # Not by the number of threads: padding makes a search depend on its chunk, a little.
+        largest = min(self.at_once, self.config.rows) if is_cpu else self.config.rows
         size = fitting(threads * pair.bytes_per_example, device, largest=largest)
 
         def work(rows: slice, tell: Tell) -> CertificateResult:
+            known = None if chunks is None else chunks.get(rows)
+            if known is not None:
+                return known
             task = Task(pair, (teacher, student), region[rows], classes[rows], rows.start, tell)
-            return self.bound_chunk(task)
+            result = self.bound_chunk(task)
+            if chunks is not None:
+                chunks.put(rows, result)
+            return result
 
         def tell(done: int, **values: Any) -> None:
             report(progress, "certificate", done, count, **values)
 
         crew = Crew(work, tell, threads=threads, is_cpu=is_cpu)
-        chunks, stopped = crew.run(count, size)
-        parts = [part for chunk in chunks for part in chunk.parts]
+        ended, stopped = crew.run(count, size)
+        parts = [part for chunk in ended for part in chunk.parts]
         if stopped is None:
             report(progress, "certificate", count, count)
             return CertificateResult.cat(parts)
-        stopped.partial = CertificateResult.cat(_whole(chunks, region))
+        stopped.partial = CertificateResult.cat(_whole(ended, region))
         raise stopped
 
     @abstractmethod

@@ -52,7 +52,8 @@ class Tight(EngineCertificate):
     Config = TightConfig
     config: TightConfig
     # Examples take very different times: small chunks keep all threads busy to the end.
-    at_once = 4
+    at_once = 2
+    is_resumable = True
 
     def bound_chunk(self, task: Task) -> CertificateResult:
         """See `EngineCertificate.bound_chunk`."""

@@ -15,12 +15,13 @@ from fkd.attacks import PairAttackResult, make_attack
 from fkd.bounds import CertificateResult, make_certificate
 from fkd.core.ball import Region
 from fkd.core.device import choose_device
-from fkd.core.errors import SoundnessError, UnsupportedModelError
+from fkd.core.errors import Cancelled, SoundnessError, UnsupportedModelError
 from fkd.core.paths import results_dir
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback, report
 from fkd.core.versions import package_versions
 from fkd.data import Split
+from fkd.evaluation._saved_chunks import SavedChunks
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.store import Analysis, find_resolved, save_analysis
 from fkd.evaluation.witnesses import with_points_of
@@ -58,7 +59,8 @@ def analyse(
         CheckpointError: a model is damaged.
         StoreError: the result cannot be stored (found out before the work where possible).
         SoundnessError: a witness exceeds its certificate, which is a bug in this program.
-        Cancelled: ``progress`` asked to stop; nothing is stored.
+        Cancelled: ``progress`` asked to stop.  No table is stored, but of a dear certificate every
+            finished example is kept (also where the process dies), and the same call goes on from there.
 
     Example:
         >>> from fkd.evaluation import AnalysisConfig, analyse
@@ -86,8 +88,11 @@ def analyse(
         teacher.network, student.network, region, classes, seed=config.seed, progress=progress
     )
     clock.note("attack_seconds")
-    certified, reason = _certify(config, teacher, student, region, classes, progress)
-    clock.note("certificate_seconds")
+    chunks = SavedChunks(pair.key(), place)
+    if fresh:
+        chunks.clear()
+    certified, reason = _certify(config, teacher, student, region, classes, progress, chunks)
+    clock.note("certificate_seconds", before=chunks.seconds)
     # Before as well: a point of the other sign could replace a witness that tells of a wrong bound.
     check_soundness(attacked, certified)
     attacked, improved = with_points_of(certified, attacked, teacher, student, region, classes)
@@ -101,10 +106,12 @@ def analyse(
         **clock.seconds,
         "gradient_evaluations": attacked.gradient_evaluations,
         "witnesses_of_certificate": improved,
+        "examples_of_earlier_runs": chunks.examples,
     }
     metadata = _metadata(pair, costs)
     analysis = Analysis(pair.key(), config, table, metadata, witnesses)
     save_analysis(analysis)
+    chunks.clear()
     report(progress, "store", 1, 1)
     return analysis
 
@@ -187,13 +194,23 @@ def _certify(
     region: Region,
     classes: Tensor,
     progress: ProgressCallback | None,
+    chunks: SavedChunks,
 ) -> tuple[CertificateResult, str | None]:
     """The certificate, or NaN and false everywhere with the reason where there can be none."""
+    certificate = make_certificate(config.certificate)
+    kept: dict[str, Any] = {"chunks": chunks} if certificate.is_resumable else {}
     try:
-        certificate = make_certificate(config.certificate)
         return certificate.bound(
-            teacher.network, student.network, region, classes, progress=progress
+            teacher.network, student.network, region, classes, progress=progress, **kept
         ), None
+    except Cancelled as stop:
+        if not chunks.has_any:
+            raise
+        kept_on = Cancelled(
+            f"{stop} The examples that were finished are kept: the same goes on there."
+        )
+        kept_on.partial = stop.partial
+        raise kept_on from None
     except UnsupportedModelError as error:
         nothing = torch.full((len(region),), torch.nan, dtype=torch.float64)
         no = torch.zeros(len(region), dtype=torch.bool, device=region.images.device)
@@ -294,10 +311,10 @@ class _Clock:
             torch.cuda.synchronize(self._place)
         return time.perf_counter()
 
-    def note(self, stage: str) -> None:
-        """Put down what has passed since the last note."""
+    def note(self, stage: str, *, before: float = 0.0) -> None:
+        """Put down what has passed since the last note, and what earlier runs took."""
         now = self._now()
-        self.seconds[stage] = round(now - self._since, 3)
+        self.seconds[stage] = round(now - self._since + before, 3)
         self._since = now
 
 
