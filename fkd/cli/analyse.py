@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     values = parse("analyse", arguments, options, description=_DESCRIPTION, epilog=_epilog)
     config = AnalysisConfig.parse(config_values(AnalysisConfig, values))
     if values["background"]:
-        return _start(config.model_dump(mode="json"), values)
+        return start_in_background("analyse", config.model_dump(mode="json"), values)
     out = check_out(values["out"], [".parquet"]) if "out" in values else None
     with ProgressBar(quiet=values["quiet"]) as progress:
         analysis = analyse(
@@ -50,7 +50,12 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _start(spec: dict, values: dict) -> int:
+def start_in_background(kind: str, spec: dict, values: dict) -> int:
+    """Start a run and print its id; ``values`` are the command's options, of which some do not go along.
+
+    Raises:
+        ConfigError: one of those was given.
+    """
     from fkd.core.errors import ConfigError
     from fkd.runs import start_run
 
@@ -59,7 +64,7 @@ def _start(spec: dict, values: dict) -> int:
             "--background stores the result by itself and chooses the device; leave --out, --fresh and "
             "--device out, and run the same command without --background once it is done."
         )
-    say(start_run("analyse", spec))
+    say(start_run(kind, spec))
     return 0
 
 

@@ -3,62 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fkd.cli.analyse import DEVICE
+from fkd.cli.analyse import DEVICE, start_in_background
 from fkd.cli.options import QUIET, Option, config_values, options_of, parse
-from fkd.cli.output import check_out, format_table, say
+from fkd.cli.output import check_out, format_table, percent, say
 from fkd.cli.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from fkd.evaluation import Radii
 
 _DESCRIPTION = (
     "Find the largest radius at which teacher and student provably predict the same on the whole ball, "
     "for each example, with the distance of the nearest disagreement found beside it. --epsilon is the "
-    "largest radius looked at."
+    "largest radius looked at. A stored answer is reused."
 )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Search, print a table, and write it where asked."""
-    from fkd.evaluation import RadiusConfig, agreement_radii, write_radii
+    from fkd.evaluation import RadiusConfig, search_radii
 
     options = [
         *options_of(RadiusConfig, skip=["gap_class"]),
         Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
         DEVICE,
+        Option("fresh", bool, "Search anew even where an answer is stored.", False),
+        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
         QUIET,
     ]
     values = parse("radius", arguments, options, description=_DESCRIPTION)
     config = RadiusConfig.parse(config_values(RadiusConfig, values))
+    if values["background"]:
+        return start_in_background("radius", config.model_dump(mode="json"), values)
     out = check_out(values["out"], [".parquet"]) if "out" in values else None
     with ProgressBar(quiet=values["quiet"]) as progress:
-        table = agreement_radii(config, device=values["device"], progress=progress)
+        radii = search_radii(
+            config, device=values["device"], progress=progress, fresh=values["fresh"]
+        )
     if out is not None:
-        write_radii(out, table, config)
+        radii.write(out)
     say(
         f"{config.student} against {config.teacher} on {config.dataset} ({config.split}), "
         f"{config.norm}, up to {config.epsilon:g}, certificate {config.certificate.name}\n"
     )
-    say(format_table([_row(row) for row in table.to_dict("records")]))
-    if out is not None:
-        say(f"\nTable: {out}")
+    say(format_table([_row(row) for row in radii.table.to_dict("records")]))
+    say("\n" + _medians(radii))
+    say(f"Stored under the key {radii.key}." if out is None else f"Table: {out}")
     return 0
 
 
 def _row(row: dict) -> dict[str, str]:
+    from fkd.evaluation import found_radius_text, proved_radius_text
+
+    found = row["radius_attack"]
     return {
         "example": str(row["index"]),
-        "certified": _rounded(row["radius_certified"], ROUND_FLOOR),
-        "attack": _rounded(row["radius_attack"], ROUND_CEILING),
+        "certified": proved_radius_text(row["radius_certified"]),
+        "attack": "-" if pd.isna(found) else found_radius_text(found),
         "status": row["status"],
         "seconds": f"{row['seconds']:.2f}",
     }
 
 
-def _rounded(value: float, direction: str) -> str:
-    """A proved radius is rounded down, a witness's distance up: neither claims too much."""
-    if pd.isna(value):
-        return "-"
-    return str(Decimal(value).quantize(Decimal("0.00001"), rounding=direction))
+def _medians(radii: Radii) -> str:
+    from fkd.evaluation import found_radius_text, proved_radius_text, radius_summary
+
+    summary = radius_summary(radii.table)
+    found = summary.radius_attack_median
+    nearest = "no disagreement found" if found is None else f"nearest {found_radius_text(found)}"
+    return (
+        f"Median: certified {proved_radius_text(summary.radius_certified_median)}, {nearest}; "
+        f"known within the tolerance: {percent(summary.known_share)} of {summary.count} examples."
+    )

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     options = [
         Option("json", bool, "Print a JSON list.", False),
         Option("limit", int, "How many.", 20, "INT"),
-        Option("kind", str | None, "Only this kind: train, copy or analyse.", None, "TEXT"),
+        Option("kind", str | None, "Only this kind: train, copy, analyse or radius.", None, "TEXT"),
     ]
     values = parse("runs", arguments, options, description=_DESCRIPTION)
     records = list_runs(limit=max(1, values["limit"]), kind=values.get("kind"))

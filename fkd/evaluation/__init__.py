@@ -11,7 +11,20 @@ from fkd.evaluation.detail import (
 )
 from fkd.evaluation.levels import certificate_text, compare_levels, level_figures, time_budget
 from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
-from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, agreement_radii, write_radii
+from fkd.evaluation.radius import (
+    LARGEST_RADIUS,
+    RADIUS_COLUMNS,
+    RadiusConfig,
+    agreement_radii,
+)
+from fkd.evaluation.radius_store import Radii, find_radii, radius_key, search_radii
+from fkd.evaluation.radius_summary import (
+    RADIUS_STATUSES,
+    RadiusSummary,
+    found_radius_text,
+    proved_radius_text,
+    radius_summary,
+)
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.store import (
     Analysis,
@@ -25,13 +38,17 @@ from fkd.evaluation.store import (
 from fkd.evaluation.summary import Summary, certified_curve, histogram, summarise
 
 __all__ = [
+    "LARGEST_RADIUS",
     "RADIUS_COLUMNS",
+    "RADIUS_STATUSES",
     "SOUNDNESS_TOLERANCE",
     "Analysis",
     "AnalysisConfig",
     "AnalysisEntry",
     "ExampleDetail",
+    "Radii",
     "RadiusConfig",
+    "RadiusSummary",
     "ResolvedPair",
     "Summary",
     "agreement_radii",
@@ -47,17 +64,22 @@ __all__ = [
     "disagreement_details",
     "example_detail",
     "find_analysis",
+    "find_radii",
+    "found_radius_text",
     "gap_curve",
     "histogram",
     "level_figures",
     "list_analyses",
     "parse_analysis",
+    "proved_radius_text",
+    "radius_key",
+    "radius_summary",
     "reached_text",
     "reproduce_snippet",
     "save_analysis",
+    "search_radii",
     "shipped_dir",
     "summarise",
     "time_budget",
     "witness_path",
-    "write_radii",
 ]

@@ -24,6 +24,7 @@ from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
+from fkd.evaluation.radius import RadiusConfig
 from fkd.evaluation.store import find_analysis
 from fkd.evaluation.witnesses import with_points_of
 from fkd.records import read_table, write_table
@@ -193,14 +194,15 @@ def gap_curve(
 
 
 def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
-    """The command line that computes this analysis again: the same key on the same files.
+    """The command line that computes this result again: the same key on the same files.
 
     Args:
-        config: the analysis.
+        config: the analysis, or the search for radii.
         lines: one option per line, for where there is little room; a shell reads both the same.
     """
+    is_search = isinstance(config, RadiusConfig)
     parts = [
-        "python -m fkd analyse",
+        f"python -m fkd {'radius' if is_search else 'analyse'}",
         f"--dataset {shlex.quote(config.dataset)}",
         f"--teacher {shlex.quote(config.teacher)}",
         f"--student {shlex.quote(config.student)}",
@@ -209,8 +211,9 @@ def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
         f"--count {config.count}",
         f"--seed {config.seed}",
     ]
-    default = AnalysisConfig.model_fields
-    for name in ("split", "gap_class", "norm"):
+    default = type(config).model_fields
+    # A search compares no confidences, but has a tolerance.
+    for name in ("split", "tolerance" if is_search else "gap_class", "norm"):
         value = getattr(config, name)
         if value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
@@ -221,7 +224,7 @@ def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
         settings = _settings_words(getattr(config, name), usual.name)
         if settings:
             parts.append(f"--{name} {' '.join(settings)}")
-    parts.append("--out analysis.parquet")
+    parts.append(f"--out {'radii' if is_search else 'analysis'}.parquet")
     return (" \\\n  " if lines else " ").join(parts)
 
 

@@ -11,16 +11,15 @@ witness counts by its actual distance, and is drawn towards the image before the
 
 from __future__ import annotations
 
-import datetime
+import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor
 
 from fkd.attacks import make_attack
@@ -29,14 +28,15 @@ from fkd.core.device import choose_device
 from fkd.core.errors import Cancelled, SoundnessError, UnsupportedModelError
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import Progress, ProgressCallback, report
-from fkd.core.versions import package_versions
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.models import Model
-from fkd.records import Column, write_table
+from fkd.records import Column
 
 #: First step beyond what is proved, as a factor: dearer levels rarely prove much more than cheap ones.
 _STRIDE = 1.3
 _PULLS = 12
+#: Largest radius looked at where none is given: beyond it nearly every pair disagrees.
+LARGEST_RADIUS = {"linf": 0.3, "l2": 3.0}
 
 RADIUS_COLUMNS: tuple[Column, ...] = (
     Column("index", pa.int64(), "position", "Example id: position in the data set's split."),
@@ -51,7 +51,13 @@ RADIUS_COLUMNS: tuple[Column, ...] = (
 class RadiusConfig(AnalysisConfig):
     """One search for radii: as an analysis, but for epsilon, which is the largest radius looked at."""
 
-    epsilon: float = Field(default=0.3, description="Largest radius looked at, in pixel units.")
+    epsilon: float = Field(
+        default=LARGEST_RADIUS["linf"],
+        description=(
+            "Largest radius looked at, in pixel units; where none is given in L2, "
+            f"{LARGEST_RADIUS['l2']:g}."
+        ),
+    )
     count: int = Field(default=20, ge=1, description="How many examples, from the split's start.")
     tolerance: float = Field(
         default=1e-3,
@@ -63,6 +69,14 @@ class RadiusConfig(AnalysisConfig):
         default_factory=lambda: certificate_config({"name": "tight"}),
         description="The certificate and its settings; fast is asked before any other.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _largest_of_norm(cls, values: object) -> object:
+        if isinstance(values, dict) and "epsilon" not in values:
+            largest = LARGEST_RADIUS.get(values.get("norm", "linf"))
+            return values if largest is None else {**values, "epsilon": largest}
+        return values
 
 
 @dataclass
@@ -164,20 +178,21 @@ class _Finder:
                 self.is_unsupported = True
                 break
         # Proofs are looked for below the witnesses: only an attack within them can contradict them.
-        self._attack((self.state.proved > 0).nonzero()[:, 0], self.state.proved, "radius check")
+        rows = (self.state.proved > 0).nonzero()[:, 0]
+        self._attack(rows, self.state.proved, "radius check", self.state.found)
 
     def _lower_by_attack(self) -> None:
         """Bisect between the nearest witness and the largest radius at which none was found."""
         radius = torch.full_like(self.state.found, self.config.epsilon)
         rows = (~self.clean).nonzero()[:, 0]
         while len(rows):
-            self._attack(rows, radius, "radius attack")
             state = self.state
+            self._attack(rows, radius, "radius attack", state.found - state.missed)
             still = state.found.isfinite() & (state.found - state.missed > self.width)
             rows = (still & ~self.clean).nonzero()[:, 0]
             radius = 0.5 * (state.found + state.missed)
 
-    def _attack(self, rows: Tensor, radius: Tensor, stage: str) -> None:
+    def _attack(self, rows: Tensor, radius: Tensor, stage: str, left: Tensor) -> None:
         if not len(rows) or not self.config.epsilon:
             return
         started = time.perf_counter()
@@ -187,7 +202,7 @@ class _Finder:
             region,
             self.classes[rows],
             seed=self.config.seed,
-            progress=self._within(stage, len(rows)),
+            progress=self._within(stage, rows, left),
         )
         self.state.missed[rows] = torch.where(
             result.disagrees, self.state.missed[rows], radius[rows]
@@ -259,7 +274,7 @@ class _Finder:
                 *self.networks,
                 region,
                 self.classes[rows],
-                progress=self._within(f"radius {name}", len(rows)),
+                progress=self._within(f"radius {name}", rows, failed - state.proved),
             )
             agrees = result.agrees
             state.proved[rows] = torch.where(
@@ -290,13 +305,24 @@ class _Finder:
             differ = self._differ(inside) if len(inside) else known[:0]
             self._take(rows[known][differ], inside[differ])
 
-    def _within(self, stage: str, rows: int) -> ProgressCallback | None:
-        done = len(self.images) - rows
-        report(self.progress, stage, done, len(self.images))
+    def _within(self, stage: str, rows: Tensor, left: Tensor) -> ProgressCallback | None:
+        """Report how far the search is, and repeat it whenever the step that begins says something.
+
+        Args:
+            stage: its name.
+            rows: examples still searched.
+            left: widths (N,) of all examples' brackets; infinite where nothing is known.
+        """
         if self.progress is None:
             return None
+        # Brackets are halved again and again, so an example is as far as its width's logarithm.
+        way = math.log(1.0 / self.config.tolerance)
+        gone = (self.config.epsilon / left[rows]).log().clamp(0.0, way) / way
+        done = len(self.images) - len(rows) + int(gone.sum())
+        values = {"proved_mean": float(self.state.proved.mean())}
+        report(self.progress, stage, done, len(self.images), **values)
         tell = self.progress
-        return lambda _: tell(Progress(stage, done, len(self.images), {}))
+        return lambda _: tell(Progress(stage, done, len(self.images), values))
 
     def _note(self, rows: Tensor, started: float) -> None:
         self.state.spent[rows] += (time.perf_counter() - started) / len(rows)
@@ -325,23 +351,3 @@ class _Finder:
                 "seconds": self.state.spent.cpu().numpy(),
             }
         )
-
-
-def write_radii(path: Path, table: pd.DataFrame, config: RadiusConfig) -> None:
-    """Write a table of radii as Parquet, with what it was computed from.
-
-    Raises:
-        StoreError: the file cannot be written; what was there is untouched.
-        ConfigError: a model of the pair is gone.
-    """
-    pair = ResolvedPair(config)
-    metadata = {
-        "config": config.model_dump(mode="json"),
-        "teacher_hash": pair.teacher_card.model_hash,
-        "student_hash": pair.student_card.model_hash,
-        "data_hash": pair.data_set.fingerprint(config.split),
-        "seed": config.seed,
-        "versions": package_versions(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    write_table(path, table, metadata, RADIUS_COLUMNS)

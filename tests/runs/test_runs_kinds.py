@@ -2,10 +2,11 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from fkd.core.errors import ConfigError, DataError, FkdError
-from fkd.evaluation import AnalysisConfig, find_analysis
+from fkd.evaluation import AnalysisConfig, RadiusConfig, find_analysis, find_radii, search_radii
 from fkd.models import load_model
 from fkd.runs import KINDS, cancel_run, list_runs, resume_run, run_history, start_run
 
@@ -21,6 +22,16 @@ TRAIN = {
 STUDENT = {**TRAIN, "name": "s", "method": "kd", "teacher": "t"}
 COPY = {"name": "c", "teacher": "t", "report_count": 10, "report_steps": 1}
 ANALYSE = {"dataset": "digits", "teacher": "t", "student": "s", "epsilon": 0.1, "count": 4}
+
+RADIUS = {
+    "dataset": "digits",
+    "teacher": "t",
+    "student": "s",
+    "count": 4,
+    "tolerance": 0.05,
+    "certificate": {"name": "fast"},
+}
+SPECS = {"train": TRAIN, "copy": COPY, "analyse": ANALYSE, "radius": RADIUS}
 
 
 def ended(record):
@@ -74,17 +85,28 @@ def test_analyses_of_two_levels_are_two_runs(pair):
     assert entry.target(specs[0]) != entry.target(specs[1])
 
 
+def test_a_search_for_radii_names_its_key_and_is_found_when_asked_again(pair):
+    result, reports = make("radius", RADIUS)
+    radii = find_radii(RadiusConfig.parse(RADIUS))
+    assert (radii.key, len(radii.table)) == (result, 4)
+    assert {"radius attack", "radius fast"} <= {report.stage for report in reports}
+    # The second time there is nothing to do.
+    assert make("radius", RADIUS) == (result, [])
+
+
 def test_a_specification_is_completed_and_plain(pair):
     for kind, spec in (
         ("train", {**TRAIN, "name": "new"}),
         ("copy", COPY),
         ("analyse", ANALYSE),
+        ("radius", RADIUS),
     ):
         entry = KINDS.get(kind)()
         checked = entry.check(spec)
         assert json.loads(json.dumps(checked)) == checked
         assert entry.check(checked) == checked
-        assert spec.items() <= checked.items()
+        given = {name: value for name, value in spec.items() if name != "certificate"}
+        assert given.items() <= checked.items()
         assert spec.get("name", "s") in entry.title(checked)
 
 
@@ -97,6 +119,11 @@ def test_one_model_and_one_result_are_one_target(pair, tmp_path):
     # How much is computed at once changes nothing of the result.
     assert analyse.target(analyse.check({**ANALYSE, "attack": {"rows": 7}})) == target
     assert analyse.target(analyse.check({**ANALYSE, "seed": 1})) != target
+    radius = KINDS.get("radius")()
+    target = radius.target(radius.check(RADIUS))
+    # Radii compare predictions, not confidences.
+    assert radius.target(radius.check({**RADIUS, "gap_class": "teacher"})) == target
+    assert radius.target(radius.check({**RADIUS, "tolerance": 0.1})) != target
 
 
 @pytest.mark.parametrize(
@@ -119,11 +146,16 @@ def test_one_model_and_one_result_are_one_target(pair, tmp_path):
         ("analyse", {"dataset": "mnist"}, "mnist"),
         ("analyse", {"count": 100_000}, "cannot be analysed; choose a count of at most"),
         ("analyse", {"attack": {"steps": 0}}, "'.*steps' is not usable"),
+        ("radius", {"epsilon": 8}, "epsilon must lie in"),
+        ("radius", {"tolerance": 0}, "'tolerance' is not usable"),
+        ("radius", {"student": "ss"}, "no model called 'ss'"),
+        ("radius", {"dataset": "mnist"}, "mnist"),
+        ("radius", {"count": 100_000}, "choose a count of at most"),
     ],
 )
 def test_a_bad_specification_is_a_sentence_at_once(pair, kind, change, sentence):
     with pytest.raises(FkdError, match=sentence) as caught:
-        start_run(kind, {**{"train": TRAIN, "copy": COPY, "analyse": ANALYSE}[kind], **change})
+        start_run(kind, {**SPECS[kind], **change})
     assert isinstance(caught.value, ConfigError | DataError)
     assert "\n" not in str(caught.value)
     assert list_runs() == []
@@ -150,3 +182,27 @@ def test_a_real_training_is_cancelled_and_resumed(home, until):
     assert training["done"].is_monotonic_increasing
     assert training["loss"].notna().all()
     assert load_model("long").card.metrics["clean_accuracy"] > 0.8
+
+
+@pytest.mark.slow
+def test_real_searches_for_radii_are_cancelled_and_found_again(pair, until):
+    spec = {**RADIUS, "count": 40, "attack": {"steps": 200, "restarts": 4}, "tolerance": 0.001}
+    run_id = start_run("radius", spec)
+    until(run_id, lambda record: record.stage == "radius attack")
+    # Asked for while it lives, it is the same run.
+    assert start_run("radius", spec) == run_id
+    cancel_run(run_id)
+    record = until(run_id, ended)
+    assert record.state == "cancelled", record.message
+    assert find_radii(RadiusConfig.parse(spec)) is None
+
+    run_id = start_run("radius", RADIUS)
+    record = until(run_id, ended)
+    assert (record.state, record.message) == ("done", None)
+    radii = find_radii(RadiusConfig.parse(RADIUS))
+    assert record.result == radii.key
+    # A worker's table is the one made here, but for the clock.
+    fresh = search_radii(RadiusConfig.parse(RADIUS), fresh=True).table
+    pd.testing.assert_frame_equal(
+        fresh.drop(columns="seconds"), radii.table.drop(columns="seconds"), rtol=1e-6
+    )

@@ -1,0 +1,146 @@
+"""Stored tables of agreement radii: found, as analyses are, by the hash of all that determines them."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fkd.core.errors import StoreError
+from fkd.core.hashing import hash_json, short
+from fkd.core.paths import results_dir
+from fkd.core.progress import ProgressCallback
+from fkd.core.versions import package_versions
+from fkd.evaluation.config import ResolvedPair
+from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, agreement_radii
+from fkd.evaluation.store import shipped_dir
+from fkd.records import SCHEMA_VERSION, conform, ensure_writable, read_table, write_table
+
+#: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
+_SEARCH_VERSION = 1
+_FOLDER = "radii"
+
+
+@dataclass(frozen=True)
+class Radii:
+    """A table of agreement radii (columns: `fkd.evaluation.RADIUS_COLUMNS`) and where it came from.
+
+    Attributes:
+        key: hash of everything that determines the result.
+        config: what was searched.
+        table: one row an example.
+        metadata: provenance: versions, seconds, hashes of weights and data.
+    """
+
+    key: str
+    config: RadiusConfig
+    table: pd.DataFrame
+    metadata: dict[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write the table as Parquet, with what it was computed from.
+
+        Raises:
+            StoreError: the file cannot be written; what was there is untouched.
+        """
+        write_table(Path(path), self.table, self.metadata, RADIUS_COLUMNS)
+
+
+def radius_key(pair: ResolvedPair) -> str:
+    """Hash of everything that determines a table of radii; the pair's config is a `RadiusConfig`."""
+    config = pair.config
+    # A search compares predictions, so the class whose confidences an analysis compares is idle.
+    plain = ResolvedPair(config.model_copy(update={"gap_class": "label"}))
+    return short(
+        hash_json(
+            {"analysis": plain.key(), "tolerance": config.tolerance, "search": _SEARCH_VERSION}
+        )
+    )
+
+
+def find_radii(config: RadiusConfig) -> Radii | None:
+    """The stored answer to ``config``, at once; None where it has not been computed.
+
+    Raises:
+        ConfigError: unknown names, or a pair that does not fit.
+        DataError: a data set without a known fingerprint is absent.
+    """
+    key = radius_key(ResolvedPair(config))
+    for path in _candidates(key):
+        try:
+            stored = read_table(path)
+        except StoreError:
+            # A damaged table is as good as none: the search is made again and replaces it.
+            continue
+        if stored.metadata.get("key") == key:
+            return Radii(key, config, stored.table, stored.metadata)
+    return None
+
+
+def _candidates(key: str) -> Iterator[Path]:
+    for folder in (results_dir(), shipped_dir()):
+        path = folder / _FOLDER / f"{key}.parquet"
+        if path.is_file():
+            yield path
+
+
+def search_radii(
+    config: RadiusConfig,
+    *,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+    fresh: bool = False,
+) -> Radii:
+    """The stored radii of ``config`` or, where there are none, new ones that are stored.
+
+    Args:
+        config: what to search.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: told about each round of the search; answering True cancels.
+        fresh: search anew even where an answer is stored, and replace it.
+
+    Raises:
+        ConfigError: unknown names, a pair or ball that does not fit, a count beyond the data.
+        DataError: the data set is absent or damaged.
+        StoreError: the result cannot be stored (found out before the work where possible).
+        SoundnessError: a witness lies within a proved radius, which is a bug in this program.
+        Cancelled: ``progress`` asked to stop; nothing is stored.
+
+    Example:
+        >>> from fkd.evaluation import RadiusConfig, search_radii
+        >>> config = RadiusConfig(
+        ...     dataset="digits", teacher="digits-teacher-pgd", student="digits-kd-of-pgd",
+        ...     count=2, certificate={"name": "fast"})
+        >>> bool((search_radii(config).table.radius_certified <= 0.3).all())
+        True
+    """
+    stored = None if fresh else find_radii(config)
+    if stored is not None:
+        return stored
+    folder = results_dir() / _FOLDER
+    ensure_writable(folder, needed_bytes=2**20)
+    pair = ResolvedPair(config)
+    key = radius_key(pair)
+    started = time.perf_counter()
+    table = agreement_radii(config, device=device, progress=progress)
+    metadata = {
+        "key": key,
+        "schema": SCHEMA_VERSION,
+        "config": config.model_dump(mode="json"),
+        "teacher_hash": pair.teacher_card.model_hash,
+        "student_hash": pair.student_card.model_hash,
+        "data_hash": pair.data_set.fingerprint(config.split),
+        "seed": config.seed,
+        "versions": package_versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    # As it will be read back, so that a first answer and a stored one do not differ.
+    radii = Radii(key, config, conform(table, RADIUS_COLUMNS), metadata)
+    radii.write(folder / f"{key}.parquet")
+    return radii
