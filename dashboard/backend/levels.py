@@ -23,13 +23,13 @@ _KNOWN = {
     ),
     "tight": (
         "Tight",
-        "The same relaxation with its slopes and weights optimised for the gap itself: slower, never "
-        "looser than Fast.",
+        "The same relaxation with its slopes and weights optimised for the gap itself, then the ball split "
+        "into a few hundred pieces where that is not enough: slower, never looser than Fast.",
     ),
     "exact": (
         "Exact",
-        "Branch and bound: splits the ball, bounds and attacks the pieces, and goes on until the bracket "
-        "is closed or the time an image is over. What it has then still holds.",
+        "Branch and bound: goes on from Tight, splits the ball, bounds and attacks the pieces until the "
+        "bracket is closed or the time an image is over. What it has then still holds.",
     ),
     "crown": (
         "auto_LiRPA",

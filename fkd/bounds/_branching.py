@@ -39,7 +39,7 @@ class Budget:
         domains: bounded for the gap, and as many again for agreement.
         seconds: of wall-clock time; 0 makes the result repeatable to the last bit.
         tolerance: a bracket of the gap this narrow needs no more.
-        memory_mb: for the open domains.
+        memory_mb: for the open domains of all examples in work.
     """
 
     domains: int
@@ -147,7 +147,7 @@ class Branching:
         if not self._is_undecided or self._domains_left(0, 1.0) < 1:
             return
         search, domains, state = self.optimised.accord.one(self.number)
-        tree = Tree(search, search.exact[0], domains, state, self._capacity(state))
+        tree = Tree(search, search.exact[0], domains, state, self._memory)
         self.accord = tree
         predicted = int(search.predicted[0])
         self.witness.look(tree.points)
@@ -169,10 +169,10 @@ class Branching:
             return 2 * _LARGEST_BATCH
         return int(share * self.budget.domains) - spent
 
-    def _capacity(self, state: dict[str, Tensor]) -> int:
-        """Open domains that fit into the memory allowed."""
-        row = sum(part[0].numel() * part.element_size() for part in state.values())
-        return max(64, int(self.budget.memory_mb * 2**20 / (3 * max(1, row))))
+    @property
+    def _memory(self) -> int:
+        """Bytes for each of an example's three trees, with as many examples beside it as are in work."""
+        return self.budget.memory_mb * 2**20 // (3 * self.task.side_by_side)
 
     def _plant(self, name: str) -> Tree:
         every = self.optimised.forth if name == "forth" else self.optimised.back
@@ -181,7 +181,7 @@ class Branching:
         free = search.start(*direction.domains)
         known, free, _ = search.improve(direction.domains, direction.known, free, steps=self.steps)
         state = search.state(known, free)
-        tree = Tree(search, direction.inputs, direction.domains, state, self._capacity(state))
+        tree = Tree(search, direction.inputs, direction.domains, state, self._memory)
         self.witness.climb(tree.points)
         return tree
 

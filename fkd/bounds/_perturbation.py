@@ -17,6 +17,9 @@ from torch import Tensor
 from fkd.core.ball import Region
 from fkd.core.lirpa_compat import load_auto_lirpa
 
+#: Stands in for a squared norm of 0; its root, 1e-150, only widens.
+_TINY = 1e-300
+
 
 def perturbation(region: Region) -> Any:
     """A `PerturbationLpNorm` for a region; to auto_LiRPA it is the box in L-infinity."""
@@ -57,6 +60,7 @@ def _ball_class() -> type:
             else:
                 return None
             radius = self._radius.view(-1, *(1,) * (middle.ndim - 1))
-            return middle + sign * radius * squared.sqrt()
+            # The square root has no gradient at 0, where alpha-CROWN may ask for one.
+            return middle + sign * radius * squared.clamp(min=_TINY).sqrt()
 
     return BallInBox

@@ -5,18 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_FIRST = 64
+
 
 class Pool:
     """Rows of several tensors kept in slots, each with a value.
 
     Args:
         like: one row of each tensor is shaped like ``like[name][0]``.
-        capacity: most slots ever (memory).
+        memory: most bytes ever.
     """
 
-    def __init__(self, like: dict[str, Tensor], capacity: int) -> None:
-        self.capacity = capacity
-        first = min(64, capacity)
+    def __init__(self, like: dict[str, Tensor], memory: int) -> None:
+        row = sum(part[0].numel() * part.element_size() for part in like.values())
+        self.capacity = max(_FIRST, memory // max(1, row))
+        first = _FIRST
         self._rows = {name: part.new_empty(first, *part.shape[1:]) for name, part in like.items()}
         device = next(iter(like.values())).device
         self.values = torch.full((first,), -torch.inf, dtype=torch.float64, device=device)
@@ -64,8 +67,18 @@ class Pool:
         self.values[closed] = -torch.inf
         return largest
 
+    def drop_lowest(self, count: int) -> float:
+        """Remove the ``count`` rows of the smallest values; the largest value removed, or -inf."""
+        count = min(count, len(self))
+        if count < 1:
+            return -torch.inf
+        order = torch.where(self.values > -torch.inf, self.values, torch.inf)
+        values, slots = order.topk(count, largest=False)
+        self.values[slots] = -torch.inf
+        return float(values.max())
+
     def _grow(self) -> None:
-        more = len(self.values)
-        self.values = torch.cat([self.values, torch.full_like(self.values, -torch.inf)])
+        more = min(len(self.values), self.capacity - len(self.values))
+        self.values = torch.cat([self.values, self.values.new_full((more,), -torch.inf)])
         for name, part in self._rows.items():
             self._rows[name] = torch.cat([part, part.new_empty(more, *part.shape[1:])])

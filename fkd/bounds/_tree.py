@@ -45,7 +45,13 @@ class Node:
 
 
 class Search(Protocol):
-    """Bounds domains of one problem."""
+    """Bounds domains of one problem.
+
+    Attributes:
+        dtype: of its slopes and multipliers.
+    """
+
+    dtype: torch.dtype
 
     def node(
         self,
@@ -70,7 +76,7 @@ class Tree:
         inputs: the set, of one example.
         domains: both networks' roots.
         state: the root's state.
-        capacity: most open domains.
+        memory: most bytes of open domains.
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class Tree:
         inputs: InputSet,
         domains: tuple[Domains, Domains],
         state: dict[str, Tensor],
-        capacity: int,
+        memory: int,
     ) -> None:
         self.search, self.inputs = search, inputs
         self.stages = len(domains[0].lower), len(domains[1].lower)
@@ -90,7 +96,7 @@ class Tree:
         # NaN (an overflow) proves nothing: such a root is as bad as can be, and may still be split.
         node = replace(node, values=torch.nan_to_num(node.values, nan=torch.inf))
         rows = self._rows(domains, node, self._boxes(inputs))
-        self.pool = Pool(rows, capacity)
+        self.pool = Pool(rows, memory)
         self._keep(rows, node.values, -torch.inf)
         self.points = _corners(inputs, node)
 
@@ -114,13 +120,17 @@ class Tree:
             rate: first step of the search.
 
         Returns:
-            Whether there was anything to split.
+            Whether splitting could still lower the bound.
         """
         self.closed = max(self.closed, self.pool.drop_below(target))
-        batch = min(batch, self.pool.room)
-        if self.open == 0 or batch < 1:
+        batch = min(batch, self.pool.capacity // 4)
+        # Memory is full: the least of the open domains are given up, which costs nothing until the best
+        # have come down to them.
+        self.closed = max(self.closed, self.pool.drop_lowest(batch - self.pool.room))
+        if self.pool.best() <= self.closed:
             return False
         rows, values = self.pool.take(batch)
+        rows = {name: self._unpacked(name, part) for name, part in rows.items()}
         stuck = rows["choice"][:, 0] == _NOTHING
         if bool(stuck.any()):
             self._search_again(
@@ -184,7 +194,11 @@ class Tree:
             split = (choice[:, 0] < 0) & (best > 1e-12)
             choice[split, 0] = _PIXEL
             choice[split, 2] = pixel[split]
-        return _domain_rows(domains) | node.state | extra | {"choice": choice}
+        state = {name: _packed(name, part) for name, part in node.state.items()}
+        return _domain_rows(domains) | state | extra | {"choice": choice}
+
+    def _unpacked(self, name: str, part: Tensor) -> Tensor:
+        return part.to(self.search.dtype) if name.startswith(THETA_PREFIXES) else part
 
     def _keep(self, rows: dict[str, Tensor], values: Tensor, target: float) -> None:
         self.evaluated += len(values)
@@ -231,6 +245,13 @@ class Tree:
             for side in (0, 1)
         )
         return sides[0], sides[1]
+
+
+def _packed(name: str, part: Tensor) -> Tensor:
+    """Slopes and multipliers, nearly all of a domain, in half precision: any value of theirs is sound."""
+    if not name.startswith(THETA_PREFIXES):
+        return part
+    return part.clamp(max=torch.finfo(torch.float16).max).to(torch.float16)
 
 
 def has_few_pixels(images: Tensor) -> bool:

@@ -53,6 +53,7 @@ class Task:
         region: N sets.
         classes: int64 (N,), the compared class.
         start: number of the first of them among all.
+        side_by_side: how many tasks are done at a time.
         tell: called with how many of these sets are bounded and any numbers worth showing; it raises
             `Cancelled` when asked to stop.
     """
@@ -62,6 +63,7 @@ class Task:
     region: Region
     classes: Tensor
     start: int
+    side_by_side: int
     tell: Tell
 
 
@@ -69,9 +71,11 @@ class EngineCertificate(Certificate):
     """A certificate on the project's own engine; networks it cannot read go to auto_LiRPA.
 
     Attributes:
+        is_optimised: whether bounds are optimised; auto_LiRPA's are too, where it can.
         at_once: sets that a thread bounds at once on a CPU; more would leave its caches.
     """
 
+    is_optimised: ClassVar[bool] = True
     at_once: ClassVar[int] = 8
 
     def bound(
@@ -101,7 +105,7 @@ class EngineCertificate(Certificate):
         try:
             pair = Pair(teacher, student, region.images[:1])
         except UnsupportedModelError:
-            general = JointCrown(self.config)
+            general = JointCrown(self.config, is_optimised=self.is_optimised)
             return general.bound(teacher, student, region, classes, progress=progress)
         count, device = len(region), region.images.device
         is_cpu = device.type == "cpu"
@@ -109,12 +113,21 @@ class EngineCertificate(Certificate):
         # Not by the number of threads: padding makes a search depend on its chunk, a little.
         largest = min(self.at_once, self.config.rows) if is_cpu else self.config.rows
         size = fitting(threads * pair.bytes_per_example, device, largest=largest)
+        side_by_side = min(threads, -(-count // size))
 
         def work(rows: slice, tell: Tell) -> CertificateResult:
             known = None if chunks is None else chunks.get(rows)
             if known is not None:
                 return known
-            task = Task(pair, (teacher, student), region[rows], classes[rows], rows.start, tell)
+            task = Task(
+                pair,
+                (teacher, student),
+                region[rows],
+                classes[rows],
+                rows.start,
+                side_by_side,
+                tell,
+            )
             result = self.bound_chunk(task)
             if chunks is not None:
                 chunks.put(rows, result)
@@ -163,6 +176,8 @@ def nothing_proved(region: Region, *, like: CertificateResult | None = None) -> 
 @CERTIFICATES.register("fast")
 class Fast(EngineCertificate):
     """Joint linear relaxation, no optimisation."""
+
+    is_optimised = False
 
     def bound_chunk(self, task: Task) -> CertificateResult:
         """See `EngineCertificate.bound_chunk`."""

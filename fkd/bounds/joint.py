@@ -26,7 +26,7 @@ from fkd.core.precision import double_copy
 
 # Tracing goes through torch.jit's global state and a BoundedModule keeps intermediate bounds on its
 # nodes, so one thread at a time: two sessions mixing bounds would be silently unsound.
-_LOCK = threading.RLock()
+LOCK = threading.RLock()
 
 #: Relative and absolute widening of every bound: float64 CROWN on networks of this size errs by less
 #: than 1e-11 of the bound's size, so this is a wide margin (a proved slack is a later issue's).
@@ -36,6 +36,9 @@ _SLACK = 1e-9
 _PROBE_SLACK = 1e-6
 
 _BYTES = 8
+
+#: Tensors of coefficients that a gradient keeps for each pair of units.
+_KEPT = 6
 
 
 class JointLogits(nn.Module):
@@ -80,20 +83,29 @@ class JointBounder:
         self.method = method
         self._example = example.double()
         self._conv_mode = _first_conv_mode(self.joint)
-        self._module = self._build()
-        self._widest, self.bytes_per_example = _estimate_bytes(self.joint, self._example)
-
-    def _build(self) -> Any:
-        lirpa = load_auto_lirpa()
         self._is_probed = False
+        self._module = self.build()
+        shapes = _layer_shapes(self.joint, self._example)
+        ends = max(self._example[0].numel(), self.logits(self._example)[0].shape[1] * 2)
+        self._widest = max([ends, *(numel for _, numel in shapes)])
+        self._units = ends + sum(numel for _, numel in shapes)
+        self.bytes_per_example = _dearest_bytes(shapes, self._widest)
+
+    def build(self, **options: Any) -> Any:
+        """A fresh ``BoundedModule`` of both networks, with more ``bound_opts``.
+
+        Raises:
+            UnsupportedModelError: auto_LiRPA cannot parse one of the networks.
+        """
+        lirpa = load_auto_lirpa()
         # What tracing and auto_LiRPA have to remark and to print is not for the user.
-        with _LOCK, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with LOCK, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             try:
                 module = lirpa.BoundedModule(
                     self.joint,
                     self._example,
-                    bound_opts={"conv_mode": self._conv_mode, "verbosity": 0},
+                    bound_opts={"conv_mode": self._conv_mode, "verbosity": 0, **options},
                     device=self._example.device,
                 )
             except Exception as error:
@@ -102,7 +114,7 @@ class JointBounder:
                     f"({_last_line(error)}); use networks built from linear, convolutional, "
                     "batch-norm, pooling and ReLU layers."
                 ) from error
-        _refuse_concave(module)
+        _refuse_slopes(module)
         return module
 
     def bound(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,11 +131,11 @@ class JointBounder:
             UnsupportedModelError: auto_LiRPA fails on an operation of one of the networks.
         """
         lower, upper = self._attempt(region, specification, is_second=False)
-        return _widened(lower, -1.0), _widened(upper, 1.0)
+        return widened(lower, -1.0), widened(upper, 1.0)
 
     def upper_again(self, region: Region, specification: Tensor) -> Tensor:
         """Upper bounds (N, R) of more rows on the boxes of the last `bound`, reusing hidden bounds."""
-        return _widened(self._attempt(region, specification, is_second=True)[1], 1.0)
+        return widened(self._attempt(region, specification, is_second=True)[1], 1.0)
 
     def _attempt(
         self, region: Region, specification: Tensor, *, is_second: bool
@@ -132,13 +144,12 @@ class JointBounder:
             if not self._is_probed:
                 self._probe()
             lower, upper = self._compute(region, specification, is_second)
-            self._check_clean(region.images, specification, lower, upper)
+            self.check_clean(region.images, specification, lower, upper)
             return lower, upper
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            if "can't allocate memory" in str(error):
-                # The CPU allocator's refusal is a plain RuntimeError.
+            if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             if self._conv_mode == "matrix":
                 raise UnsupportedModelError(
@@ -148,7 +159,8 @@ class JointBounder:
                 ) from error
             # Release 0.3's patches mode lacks some operations that the slower matrix mode has.
             self._conv_mode = "matrix"
-            self._module = self._build()
+            self._is_probed = False
+            self._module = self.build()
             return self._attempt(region, specification, is_second=False)
 
     def _probe(self) -> None:
@@ -164,12 +176,17 @@ class JointBounder:
         point = Region(image, image, image, ids.double(), ids)
         width = sum(part.shape[1] for part in self.logits(image))
         rows = torch.eye(width, dtype=torch.float64, device=image.device)[None]
-        self._check_clean(image, rows, *self._compute(point, rows, False))
+        self.check_clean(image, rows, *self._compute(point, rows, False))
         self._is_probed = True
 
-    def _check_clean(
+    def check_clean(
         self, images: Tensor, specification: Tensor, lower: Tensor | None, upper: Tensor
     ) -> None:
+        """Hold bounds against the rows' values at points of the boxes.
+
+        Raises:
+            ArithmeticError: a value is beyond its bound by more than rounding.
+        """
         logits = torch.cat(self.logits(images), dim=1)
         clean = (specification @ logits[:, :, None])[:, :, 0]
         slack = _PROBE_SLACK * (1.0 + clean.abs())
@@ -186,7 +203,7 @@ class JointBounder:
         ball = perturbation(region)
         # Without an input auto_LiRPA keeps the last one and the hidden bounds on its nodes.
         inputs = None if is_second else (lirpa.BoundedTensor(region.images.double(), ball),)
-        with _LOCK, torch.no_grad(), DoubleByDefault():
+        with LOCK, torch.no_grad(), DoubleByDefault():
             return self._module.compute_bounds(
                 x=inputs, C=specification, method=self.method, bound_lower=not is_second
             )
@@ -198,8 +215,14 @@ class JointBounder:
         half = both.shape[1] // 2
         return both[:, :half], both[:, half:]
 
-    def chunk_size(self, largest: int = 64, *, rows: int = 0) -> int:
-        """How many boxes with ``rows`` specification rows fit at once into a quarter of free memory."""
+    def chunk_size(self, largest: int = 64, *, rows: int = 0, keeps_all: bool = False) -> int:
+        """How many boxes with ``rows`` specification rows fit at once into a quarter of free memory.
+
+        Args:
+            largest: never more than these.
+            rows: specification rows of a box.
+            keeps_all: whether the coefficients between all layers are kept, for their gradients.
+        """
         device = self._example.device
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0]
@@ -207,24 +230,35 @@ class JointBounder:
             free = psutil.virtual_memory().available
         # With many classes the rows themselves, and their way back through the networks, are dearest.
         needed = max(self.bytes_per_example, 4 * _BYTES * rows * self._widest)
+        if keeps_all:
+            # Each unit may have coefficients for every unit below, and so has each row.
+            needed = _KEPT * _BYTES * self._units * (self._units // 2 + rows)
         return max(1, min(largest, int(0.25 * free / needed)))
 
 
-def _refuse_concave(module: nn.Module) -> None:
-    """Refuse leaky ReLUs of a slope above 1, which are concave.
+def _refuse_slopes(module: nn.Module) -> None:
+    """Refuse leaky ReLUs that auto_LiRPA bounds wrongly.
 
-    Release 0.3 bounds them as if they were convex.  On a single point, which `_probe` looks at, that is
-    exact, and on a box the looseness of other layers can hide it at the image.
+    Those of a slope above 1 are concave, and release 0.3 bounds them as if they were convex.  On a single
+    point, which `_probe` looks at, that is exact, and on a box the looseness of other layers can hide it
+    at the image.  Later releases take a slope below 0 for a ReLU's; there ``alpha`` is what is optimised
+    and the slope is ``leaky_alpha``.
 
     Raises:
         UnsupportedModelError: there is one.
     """
     for node in module.modules():
-        slope = getattr(node, "alpha", None) if type(node).__name__ == "BoundLeakyRelu" else None
-        if slope is not None and not float(slope) <= 1.0:
+        if type(node).__name__ != "BoundLeakyRelu":
+            continue
+        is_later = hasattr(node, "leaky_alpha")
+        slope = float(node.leaky_alpha if is_later else node.alpha)
+        if not slope <= 1.0:
             raise UnsupportedModelError(
-                f"A leaky ReLU with the slope {float(slope):g} cannot be bounded; use a slope of at "
-                "most 1."
+                f"A leaky ReLU with the slope {slope:g} cannot be bounded; use a slope of at most 1."
+            )
+        if is_later and slope < 0.0:
+            raise UnsupportedModelError(
+                f"A leaky ReLU with the slope {slope:g} cannot be bounded; use a slope of at least 0."
             )
 
 
@@ -239,17 +273,20 @@ def _first_conv_mode(joint: nn.Module) -> str:
     return "patches"
 
 
-def _widened(bound: Tensor, outwards: float) -> Tensor:
+def widened(bound: Tensor, outwards: float) -> Tensor:
+    """``bound`` moved up (1.0) or down (-1.0) by more than auto_LiRPA's float64 arithmetic errs."""
     return bound.detach() + outwards * _SLACK * (1.0 + bound.detach().abs())
 
 
-def _estimate_bytes(joint: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Widest layer, and rough bytes a box needs in CROWN: coefficients of the dearest pair of layers.
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is short."""
+    is_said = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    # The CPU allocator's refusal is a plain RuntimeError.
+    return is_said or "can't allocate memory" in str(error)
 
-    A dense layer's neurons each carry coefficients for the widest layer below, a convolution's only
-    for their receptive field (patches mode); lower and upper coefficients and a temporary of each are
-    alive at once.
-    """
+
+def _layer_shapes(joint: nn.Module, example: Tensor) -> list[tuple[bool, int]]:
+    """Whether dense, and how many units, of every linear layer of both networks."""
     shapes: list[tuple[bool, int]] = []
 
     def note(module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -262,17 +299,25 @@ def _estimate_bytes(joint: nn.Module, example: Tensor) -> tuple[int, int]:
     ]
     try:
         with torch.no_grad():
-            logits = joint(example)
+            joint(example)
     finally:
         for hook in hooks:
             hook.remove()
-    widest = max([numel for _, numel in shapes], default=0)
-    widest = max(widest, example[0].numel(), logits[0].numel())
+    return shapes
+
+
+def _dearest_bytes(shapes: list[tuple[bool, int]], widest: int) -> int:
+    """Rough bytes a box needs in CROWN: coefficients of the dearest pair of layers.
+
+    A dense layer's neurons each carry coefficients for the widest layer below, a convolution's only
+    for their receptive field (patches mode); lower and upper coefficients and a temporary of each are
+    alive at once.
+    """
     receptive = min(widest, 2048)
     dearest = max(
         (numel * (widest if is_dense else receptive) for is_dense, numel in shapes), default=widest
     )
-    return widest, max(1, 4 * _BYTES * dearest)
+    return max(1, 4 * _BYTES * dearest)
 
 
 def _last_line(error: Exception) -> str:

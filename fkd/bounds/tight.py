@@ -42,7 +42,11 @@ class TightConfig(CertificateConfig):
     tolerance: float = Field(
         default=0.001, gt=0.0, le=1.0, description="Stop when the bracket is this narrow."
     )
-    memory_mb: int = Field(default=2048, ge=64, description="Memory for the open domains, in MiB.")
+    memory_mb: int = Field(
+        default=3072,
+        ge=64,
+        description="Memory for the open domains of all examples in work, in MiB.",
+    )
 
 
 @CERTIFICATES.register("tight")
