@@ -108,7 +108,7 @@ class SlopeOptimiser:
         with (
             LOCK,
             torch.enable_grad(),
-            _StayDouble(),
+            _ForSlopes(),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
         ):
@@ -151,20 +151,34 @@ class SlopeOptimiser:
             self._plain.check_clean(points, specification, *found)
 
 
-class _StayDouble(DoubleByDefault):
-    """Leaves bounds in float64 where auto_LiRPA casts the best ones to torch's default type.
+class _ForSlopes(DoubleByDefault):
+    """What auto_LiRPA needs of torch to optimise in float64.
 
-    The cast rounds to the nearest, which is no bound any more, and the next best bounds, in float64, can
-    not be written into the result.
+    * It casts its best bounds to torch's default type at the end.  That rounds to the nearest, which is no
+      bound any more, and better ones, in float64, can not be written into the result: nothing is cast.
+    * Slopes start at 0 or 1 and are clamped to [0, 1].  Since torch 2.14 a clamp has no gradient at its
+      ends, so that nothing would ever move; here it has, as before.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        """``func``'s result, but no float64 tensor becomes a float32 one."""
+        """``func``'s result, with these two differences."""
+        kwargs = kwargs or {}
         if func is Tensor.to and args[0].dtype == torch.float64 and torch.float32 in args[1:]:
             return args[0]
+        if func in (torch.clamp, Tensor.clamp) and args and args[0].requires_grad:
+            low, high = _ends(*args[1:], **kwargs)
+            if isinstance(low, int | float) and isinstance(high, int | float):
+                value = args[0]
+                is_inside = (value >= low) & (value <= high)
+                return torch.where(is_inside, value, value.detach().clamp(low, high))
         return super().__torch_function__(func, types, args, kwargs)
+
+
+def _ends(min: Any = None, max: Any = None) -> tuple[Any, Any]:
+    """Both ends of a clamp, however they were given."""
+    return min, max
 
 
 def _in_double(bound: Tensor, outwards: float) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +19,11 @@ from fkd.bounds.fast import Task
 
 #: Classes that get rows of their own in each domain.
 _LIKELY = 5
-#: Search steps for each half, and points of a round that witnesses are looked for from.  In few
-#: dimensions most patterns of signs are empty, and it takes multipliers some steps to prove that; in
-#: many, one step for more domains is better.
-_STEPS, _STARTS = 1, 2
-_STEPS_FEW, _STARTS_FEW = 12, 16
+#: Search steps for each half, points of a round that witnesses are looked for from, and every how many
+#: rounds.  In few dimensions most patterns of signs are empty, and it takes multipliers some steps to
+#: prove that; in many, one step for more domains is better, and witnesses are found early or not at all.
+_STEPS, _STARTS, _EVERY = 1, 2, 4
+_STEPS_FEW, _STARTS_FEW, _EVERY_FEW = 12, 16, 1
 #: Seconds between reports.
 _TELL_SECONDS = 0.3
 #: Most domains split in a round, and the numbers they may hold together: a round should take a fraction
@@ -75,7 +77,10 @@ class Branching:
         self.optimised, self.number, self.steps = optimised, number, steps
         row = slice(place, place + 1)
         is_few = has_few_pixels(task.region.images)
-        self.node_steps, self.starts = (_STEPS_FEW, _STARTS_FEW) if is_few else (_STEPS, _STARTS)
+        self.node_steps, self.starts, self.every = (
+            (_STEPS_FEW, _STARTS_FEW, _EVERY_FEW) if is_few else (_STEPS, _STARTS, _EVERY)
+        )
+        self.rounds = 0
         self.witness = Witness(*task.networks, task.region[row], int(task.classes[place]))
         row = slice(number, number + 1)
         self.known = CertificateResult(
@@ -136,8 +141,7 @@ class Branching:
                 self.trees[name] = self._plant(name)
             tree = self.trees[name]
             has_more = tree.step(_batch(tree, left), self.node_steps, self.target)
-            self.witness.look(tree.points)
-            self.witness.climb(tree.points[: self.starts])
+            self._look(tree.points, self.witness.climb)
             self.ends[name] = min(self.ends[name], max(tree.upper, -1.0))
             if not has_more:
                 break
@@ -149,9 +153,9 @@ class Branching:
         search, domains, state = self.optimised.accord.one(self.number)
         tree = Tree(search, search.exact[0], domains, state, self._memory)
         self.accord = tree
-        predicted = int(search.predicted[0])
+        part = partial(self.witness.part, predicted=int(search.predicted[0]))
         self.witness.look(tree.points)
-        self.witness.part(tree.points, predicted)
+        part(tree.points)
         while tree.upper > IMPOSSIBLE and self._is_undecided:
             left = self._domains_left(tree.evaluated, 1.0)
             if left < 1:
@@ -159,9 +163,15 @@ class Branching:
             self._tell()
             if not tree.step(_batch(tree, left), self.node_steps, IMPOSSIBLE):
                 break
-            self.witness.look(tree.points)
-            self.witness.part(tree.points[: self.starts], predicted)
+            self._look(tree.points, part)
         self.agrees = self.agrees | (tree.upper <= IMPOSSIBLE)
+
+    def _look(self, points: Tensor, follow: Callable[[Tensor], None]) -> None:
+        """Try a round's points as witnesses, and now and then look for better ones near them."""
+        self.witness.look(points)
+        self.rounds += 1
+        if self.rounds % self.every == 0:
+            follow(points[: self.starts])
 
     def _domains_left(self, spent: int, share: float) -> int:
         """How many domains may still be bounded; while this share of the time lasts, any number."""
