@@ -43,6 +43,17 @@ from dashboard.backend.levels import (
     stored_levels,
     time_budget,
 )
+from dashboard.backend.radius import (
+    LoadedRadii,
+    find_radii,
+    live_radii,
+    radius_level,
+    radius_meanings,
+    radius_search,
+    radius_statuses,
+    reproduce_radii,
+    start_radii,
+)
 from dashboard.backend.reference import (
     column_documentation,
     column_meanings,
@@ -75,7 +86,15 @@ from dashboard.backend.runs import (
     training_history,
 )
 from fkd.core.errors import Cancelled, DataError, FkdError
-from fkd.evaluation import ExampleDetail, Summary, bound_text, reached_text
+from fkd.evaluation import (
+    ExampleDetail,
+    RadiusSummary,
+    Summary,
+    bound_text,
+    found_radius_text,
+    proved_radius_text,
+    reached_text,
+)
 from fkd.runs import RunRecord
 
 __all__ = [
@@ -91,6 +110,8 @@ __all__ = [
     "FkdError",
     "Level",
     "Loaded",
+    "LoadedRadii",
+    "RadiusSummary",
     "RunRecord",
     "Summary",
     "architectures",
@@ -117,6 +138,8 @@ __all__ = [
     "example",
     "fields_of",
     "find",
+    "find_radii",
+    "found_radius_text",
     "free_name",
     "get_run",
     "histogram",
@@ -127,22 +150,30 @@ __all__ = [
     "live_analysis",
     "live_bracket",
     "live_levels",
+    "live_radii",
     "log_folder",
     "made_pair",
     "methods",
     "missing_levels",
     "package_versions",
     "parse_epsilon",
+    "proved_radius_text",
     "radii",
+    "radius_level",
+    "radius_meanings",
+    "radius_search",
+    "radius_statuses",
     "reached_text",
     "recent_runs",
     "reproduce",
+    "reproduce_radii",
     "resume_run",
     "run_label",
     "run_log",
     "same_method_student",
     "start_analysis",
     "start_copy",
+    "start_radii",
     "start_training",
     "stored",
     "stored_levels",

@@ -41,7 +41,7 @@ class Loaded:
         return self.analysis.key
 
 
-class _NotStoredError(Exception):
+class NotStoredError(Exception):
     """Raised inside the cache, so that an absence is never remembered."""
 
 
@@ -54,7 +54,7 @@ def find(choice: Choice) -> Loaded | None:
     config = choice.config()
     try:
         return _load(evaluation.ResolvedPair(config).key(), config.model_dump_json())
-    except _NotStoredError:
+    except NotStoredError:
         return None
 
 
@@ -63,7 +63,7 @@ def _load(key: str, config_json: str) -> Loaded:
     config = evaluation.AnalysisConfig.model_validate_json(config_json)
     analysis = evaluation.find_analysis(config)
     if analysis is None:
-        raise _NotStoredError(key)
+        raise NotStoredError(key)
     frame = analysis.table.copy()
     frame["state"] = "open"
     frame.loc[frame["agrees_certified"], "state"] = "certified"

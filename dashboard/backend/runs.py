@@ -47,7 +47,12 @@ def is_read_only() -> bool:
     return os.environ.get("FKD_READ_ONLY", "").strip().lower() in ("1", "true", "yes")
 
 
-def _check_may_start() -> None:
+def check_may_start() -> None:
+    """Refuse on a server that only shows results.
+
+    Raises:
+        RunError: it is one.
+    """
     if is_read_only():
         raise RunError(
             "This dashboard only shows results (FKD_READ_ONLY is set); start runs on your own copy."
@@ -65,7 +70,7 @@ def start_analysis(choice: Choice) -> str:
     Raises:
         FkdError: it cannot be analysed.
     """
-    _check_may_start()
+    check_may_start()
     return runs.start_run("analyse", choice.config().model_dump(mode="json"))
 
 
@@ -116,7 +121,7 @@ def start_training(spec: dict[str, Any]) -> str:
     Raises:
         FkdError: the specification cannot be used.
     """
-    _check_may_start()
+    check_may_start()
     return runs.start_run("train", spec)
 
 
@@ -126,7 +131,7 @@ def start_copy(spec: dict[str, Any]) -> str:
     Raises:
         FkdError: the specification cannot be used.
     """
-    _check_may_start()
+    check_may_start()
     return runs.start_run("copy", spec)
 
 
@@ -151,7 +156,7 @@ def cancel_run(run_id: str) -> None:
     Raises:
         RunError: it has ended already.
     """
-    _check_may_start()
+    check_may_start()
     runs.cancel_run(run_id)
 
 
@@ -161,7 +166,7 @@ def resume_run(run_id: str) -> None:
     Raises:
         RunError: it is live or done.
     """
-    _check_may_start()
+    check_may_start()
     runs.resume_run(run_id)
 
 

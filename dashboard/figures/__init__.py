@@ -7,6 +7,13 @@ from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.levels import closing, level_brackets
 from dashboard.figures.probabilities import probabilities
+from dashboard.figures.radii import (
+    at_least_radius,
+    at_most_radius,
+    found_radius,
+    proved_radius,
+    radii,
+)
 from dashboard.figures.scatter import PAIRINGS, examples
 from dashboard.figures.theme import (
     Chart,
@@ -30,7 +37,9 @@ __all__ = [
     "Chart",
     "agreement",
     "at_least",
+    "at_least_radius",
     "at_most",
+    "at_most_radius",
     "ball",
     "ball_in_pixels",
     "bound",
@@ -40,11 +49,14 @@ __all__ = [
     "cumulative",
     "curve",
     "examples",
+    "found_radius",
     "histogram",
     "level_brackets",
     "lines",
     "percent",
     "probabilities",
+    "proved_radius",
+    "radii",
     "reached",
     "rounded",
     "seconds",

@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import backend, figures, parts, state
 from dashboard.guard import guard
+from dashboard.views._radius import agreement_radius
 
 TITLE = "Certified bounds"
 ICON = ":material/verified:"
@@ -22,6 +23,9 @@ the share of images proved to stay at or below g, and the share no attack has pu
 lies in the shaded band, whose width is what is not known. **Tightness**: certificate against attack; a
 point on the diagonal is known exactly, and none may lie below it, which would mean a mistake.
 **Agreement** splits the images at every stored radius into certified, open and refuted.
+
+**Agreement radius** turns the question round: up to which ε around an image can nothing happen? The truth
+lies between the triangle, which is proved, and the point, the nearest disagreement found.
 
 **Levels** differ in the work they give the upper end of a bracket, and *Exact* also finds points for the
 lower end; all are proofs. Choose one above, or in the sidebar: every page then shows it. What each stored
@@ -51,6 +55,10 @@ def render() -> None:
     _levels(choice)
     if loaded is not None:
         _results(choice, loaded)
+    with guard():
+        agreement_radius(choice)
+    if loaded is not None:
+        _table(choice, loaded)
     parts.how_to_read(_EXPLANATION)
 
 
@@ -77,7 +85,6 @@ def _results(choice: backend.Choice, loaded: backend.Loaded) -> None:
             figures.examples(loaded.frame, "bracket", classes=state.classes(), height=300),
             "tightness",
         )
-    _table(choice, loaded)
 
 
 # ---------------------------------------------------------------- levels

@@ -137,8 +137,10 @@ def agreement_radii(
     try:
         finder.run()
     except Cancelled as stop:
-        stop.partial = finder.table()
-        raise
+        # The search's own place: an attack or a certificate only knows the round it was stopped in.
+        stopped = Cancelled(f"Stopped during {finder.place}, as asked.")
+        stopped.partial = finder.table()
+        raise stopped from stop
     return finder.table()
 
 
@@ -156,6 +158,7 @@ class _Finder:
         self.doubles = double_copy(self.networks[0]), double_copy(self.networks[1])
         self.width = config.tolerance * config.epsilon
         self.is_unsupported = False
+        self.place = "the beginning"
         predicted = [logits_of(network, images).argmax(1) for network in self.doubles]
         # Certificates know most of agreement where the compared class is the predicted one.
         self.classes, self.clean = predicted[0], predicted[0] != predicted[1]
@@ -320,6 +323,7 @@ class _Finder:
         gone = (self.config.epsilon / left[rows]).log().clamp(0.0, way) / way
         done = len(self.images) - len(rows) + int(gone.sum())
         values = {"proved_mean": float(self.state.proved.mean())}
+        self.place = f"{stage} after {done} of {len(self.images)}"
         report(self.progress, stage, done, len(self.images), **values)
         tell = self.progress
         return lambda _: tell(Progress(stage, done, len(self.images), values))

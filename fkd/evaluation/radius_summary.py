@@ -41,8 +41,8 @@ class RadiusSummary(Config):
     )
     known_share: float = Field(
         description=(
-            "Share whose radius is known: the ends meet within the tolerance, or it is proved up to "
-            "the largest radius looked at."
+            "Share whose radius is known: the two ends meet within the tolerance (at 0 where "
+            "predictions differ at the image), or it is proved up to the largest radius looked at."
         )
     )
     open_width_median: float | None = Field(

@@ -126,8 +126,18 @@ def test_a_damaged_table_is_made_again(config):
 
 
 def test_a_cancelled_search_stores_nothing(config):
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled, match=r"^Stopped during radius attack after 0 of 4, as asked\.$"):
         search_radii(config, device="cpu", progress=lambda report: True)
+    # A certificate that is stopped does not speak of its own round.
+    within = []
+
+    def late(report):
+        if report.stage == "radius fast":
+            within.append(report)
+        return len(within) > 1
+
+    with pytest.raises(Cancelled, match=r"^Stopped during radius fast after [0-4] of 4, as asked\.$"):
+        search_radii(config, device="cpu", progress=late)
     assert find_radii(config) is None
 
 
