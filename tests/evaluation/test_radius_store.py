@@ -136,7 +136,9 @@ def test_a_cancelled_search_stores_nothing(config):
             within.append(report)
         return len(within) > 1
 
-    with pytest.raises(Cancelled, match=r"^Stopped during radius fast after [0-4] of 4, as asked\.$"):
+    with pytest.raises(
+        Cancelled, match=r"^Stopped during radius fast after [0-4] of 4, as asked\.$"
+    ):
         search_radii(config, device="cpu", progress=late)
     assert find_radii(config) is None
 
