@@ -23,8 +23,8 @@ _KNOWN = {
     ),
     "tight": (
         "Tight",
-        "The same relaxation with its slopes and weights optimised for the gap itself, then the ball split "
-        "into a few hundred pieces where that is not enough: slower, never looser than Fast.",
+        "The same relaxation with its slopes and weights optimised for the gap itself, then the ball "
+        "split into a few hundred pieces where that is not enough: slower, never looser than Fast.",
     ),
     "exact": (
         "Exact",

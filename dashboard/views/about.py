@@ -33,7 +33,8 @@ predictions. It is stored and re-checked, so anyone can verify it.
 
 **Level of the bounds.** How much work certificates are given. *Fast* relaxes both networks once, *Tight*
 optimises the relaxation and splits the ball a little, *Exact* splits on until the bracket is closed or
-its time is over; *auto_LiRPA* is the general path. All are proofs, and the page *Certified bounds* compares them.
+its time is over; *auto_LiRPA* is the general path. All are proofs, and the page *Certified bounds*
+compares them.
 
 **Certified, open, refuted.** *Certified*: it is proved that both networks predict the same class at every
 point of the ball (both may be wrong together). *Refuted*: a witness with different predictions was found.
