@@ -74,7 +74,11 @@ def _medians(radii: Radii) -> str:
 
     summary = radius_summary(radii.table)
     found = summary.radius_attack_median
-    nearest = "no disagreement found" if found is None else f"nearest {found_radius_text(found)}"
+    nearest = (
+        "no disagreement found"
+        if found is None
+        else f"nearest disagreement {found_radius_text(found)}"
+    )
     return (
         f"Median: certified {proved_radius_text(summary.radius_certified_median)}, {nearest}; "
         f"known within the tolerance: {percent(summary.known_share)} of {summary.count} examples."
