@@ -22,7 +22,7 @@ from fkd.evaluation.store import shipped_dir
 from fkd.records import SCHEMA_VERSION, conform, ensure_writable, read_table, write_table
 
 #: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
-_SEARCH_VERSION = 1
+_SEARCH_VERSION = 2
 _FOLDER = "radii"
 
 
