@@ -154,8 +154,8 @@ class SlopeOptimiser:
 class _ForSlopes(DoubleByDefault):
     """What auto_LiRPA needs of torch to optimise in float64.
 
-    * It casts its best bounds to torch's default type at the end.  That rounds to the nearest, which is no
-      bound any more, and better ones, in float64, can not be written into the result: nothing is cast.
+    * It casts its best bounds to torch's default type at the end.  That rounds to the nearest, which is
+      no bound any more, and better ones, in float64, cannot be written into the result: nothing is cast.
     * Slopes start at 0 or 1 and are clamped to [0, 1].  Since torch 2.14 a clamp has no gradient at its
       ends, so that nothing would ever move; here it has, as before.
     """

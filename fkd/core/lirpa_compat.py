@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import io
 import logging
+import re
 import sys
 import types
 import warnings
@@ -24,14 +25,33 @@ import numpy as np
 import torch
 
 
-def lirpa_version() -> str:
-    """The installed auto_LiRPA's version."""
-    return importlib.metadata.version("auto_LiRPA")
+def lirpa_version() -> tuple[int, ...]:
+    """The installed auto_LiRPA's release, (0, 7, 1) say; empty where it says nothing that can be read.
+
+    Only the leading numbers count: ``0.7rc1``, ``v0.7+cu126`` and ``0.7.dev3`` are all (0, 7).  An empty
+    tuple is below every release, so what is unknown is treated like the oldest.
+    """
+    try:
+        text = importlib.metadata.version("auto_LiRPA")
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    # Damaged metadata gives None.
+    found = re.match(r"\s*v?(?:\d+!)?(\d+(?:\.\d+)*)", text or "")
+    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+
+
+def has_alpha_crown() -> bool:
+    """Whether the installed release's alpha-CROWN is used: from 0.7 on.
+
+    Release 0.3 has the method, but it fails on max pooling, on convolutions of leaky ReLUs and where
+    nearly all units of a layer are open.  Since torch 2.14 it optimises nothing at all: its slopes start
+    at the ends of a clamp in TorchScript, which has no gradient there any more.
+    """
+    return lirpa_version() >= (0, 7)
 
 
 def _needs_patches() -> bool:
-    major, minor = (int(part) for part in lirpa_version().split(".")[:2])
-    return (major, minor) < (0, 5)
+    return lirpa_version() < (0, 5)
 
 
 def _onnx_globals() -> Any:
