@@ -237,29 +237,24 @@ class JointBounder:
 
 
 def _refuse_slopes(module: nn.Module) -> None:
-    """Refuse leaky ReLUs that auto_LiRPA bounds wrongly.
+    """Refuse leaky ReLUs whose slope is outside [0, 1], which auto_LiRPA bounds wrongly.
 
     Those of a slope above 1 are concave, and release 0.3 bounds them as if they were convex.  On a single
     point, which `_probe` looks at, that is exact, and on a box the looseness of other layers can hide it
-    at the image.  Later releases take a slope below 0 for a ReLU's; there ``alpha`` is what is optimised
-    and the slope is ``leaky_alpha``.
+    at the image.  Those of a slope below 0 do not grow with their input, and its intervals (CROWN-IBP's,
+    and what CROWN itself takes for units that never switch before a ReLU) are the values at the ends;
+    later releases take them for ReLUs.  There ``alpha`` is what is optimised, the slope ``leaky_alpha``.
 
     Raises:
         UnsupportedModelError: there is one.
     """
     for node in module.modules():
-        if type(node).__name__ != "BoundLeakyRelu":
-            continue
-        is_later = hasattr(node, "leaky_alpha")
-        slope = float(node.leaky_alpha if is_later else node.alpha)
-        if not slope <= 1.0:
-            raise UnsupportedModelError(
-                f"A leaky ReLU with the slope {slope:g} cannot be bounded; use a slope of at most 1."
-            )
-        if is_later and slope < 0.0:
-            raise UnsupportedModelError(
-                f"A leaky ReLU with the slope {slope:g} cannot be bounded; use a slope of at least 0."
-            )
+        if type(node).__name__ == "BoundLeakyRelu":
+            slope = float(node.leaky_alpha if hasattr(node, "leaky_alpha") else node.alpha)
+            if not 0.0 <= slope <= 1.0:
+                raise UnsupportedModelError(
+                    f"A leaky ReLU with the slope {slope:g} cannot be bounded; use a slope in [0, 1]."
+                )
 
 
 def _first_conv_mode(joint: nn.Module) -> str:

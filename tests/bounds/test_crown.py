@@ -266,7 +266,7 @@ class _HalfHidden(torch.nn.Module):
         return torch.cat([first, 0.0 * first], dim=1) + self.sum(self.relu(self.two(pixel)))
 
 
-@pytest.mark.parametrize("slope", [-1.0, 0.1, 1.0])
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
 def test_leaky_slopes_up_to_one_are_bounded(slope):
     network = _HalfHidden(slope, 1.0).eval().requires_grad_(False)
     flat = make_linear((1, 1, 1), 2, seed=0)

@@ -393,7 +393,7 @@ def test_slopes_move_from_the_ends_where_they_start():
 
 @pytest.mark.parametrize(("slope", "is_refused"), [(0.1, False), (-0.5, True), (4.0, True)])
 def test_slopes_that_a_later_release_misreads_are_refused(monkeypatch, slope, is_refused):
-    """From 0.4 on the slope is ``leaky_alpha`` and ``alpha`` what is optimised; below 0 it is ignored."""
+    """There the slope is ``leaky_alpha`` and ``alpha`` what is optimised; below 0 it is ignored."""
     from fkd.bounds.joint import _refuse_slopes
 
     class BoundLeakyRelu(nn.Module):
@@ -407,6 +407,22 @@ def test_slopes_that_a_later_release_misreads_are_refused(monkeypatch, slope, is
             _refuse_slopes(module)
     else:
         _refuse_slopes(module)
+
+
+@pytest.mark.parametrize("certificate", ["crown", "crown_ibp", "fast"])
+@pytest.mark.parametrize("slope", [-0.1, -1.0])
+def test_falling_slopes_are_refused(certificate, slope):
+    """Release 0.3's intervals of them are wrong, and values on the box may be beyond their bounds.
+
+    Seen with ``crown_ibp`` on a third of random pairs of two such layers, and with ``crown`` where a ReLU
+    follows; the value at the image was mostly within the bounds.
+    """
+    networks = [_dense([nn.LeakyReLU(slope), nn.ReLU()], seed) for seed in (0, 1)]
+    region, classes = _question((1, 3, 3), count=2)
+    with pytest.raises(UnsupportedModelError, match=r"use a slope in \[0, 1\]"):
+        make_certificate(certificate_config({"name": certificate})).bound(
+            *networks, region, classes
+        )
 
 
 # --- The general path and the engine
