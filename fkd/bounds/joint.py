@@ -21,7 +21,7 @@ from fkd.bounds._double import DoubleByDefault
 from fkd.bounds._perturbation import perturbation
 from fkd.core.ball import Region
 from fkd.core.errors import UnsupportedModelError
-from fkd.core.lirpa_compat import load_auto_lirpa
+from fkd.core.lirpa_compat import lirpa_version, load_auto_lirpa
 from fkd.core.precision import double_copy
 
 # Tracing goes through torch.jit's global state and a BoundedModule keeps intermediate bounds on its
@@ -114,7 +114,7 @@ class JointBounder:
                     f"({_last_line(error)}); use networks built from linear, convolutional, "
                     "batch-norm, pooling and ReLU layers."
                 ) from error
-        _refuse_slopes(module)
+        _refuse_wrong(module)
         return module
 
     def bound(self, region: Region, specification: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,12 +236,13 @@ class JointBounder:
         return max(1, min(largest, int(0.25 * free / needed)))
 
 
-def _refuse_slopes(module: nn.Module) -> None:
-    """Refuse leaky ReLUs whose slope is outside [0, 1], which auto_LiRPA bounds wrongly.
+def _refuse_wrong(module: nn.Module) -> None:
+    """Refuse operations that auto_LiRPA bounds wrongly where no check at a point need see it.
 
-    Those of a slope above 1 are concave, and release 0.3 bounds them as if they were convex.  On a single
-    point, which `_probe` looks at, that is exact, and on a box the looseness of other layers can hide it
-    at the image.  Those of a slope below 0 do not grow with their input, and its intervals (CROWN-IBP's,
+    Square roots: release 0.3 has their derivative wrong.  Leaky ReLUs of a slope outside [0, 1]: those of
+    a slope above 1 are concave, and release 0.3 bounds them as if they were convex.  On a single point,
+    which `_probe` looks at, that is exact, and on a box the looseness of other layers can hide it at the
+    image.  Those of a slope below 0 do not grow with their input, and its intervals (CROWN-IBP's,
     and what CROWN itself takes for units that never switch before a ReLU) are the values at the ends;
     later releases take them for ReLUs.  There ``alpha`` is what is optimised, the slope ``leaky_alpha``.
 
@@ -249,7 +250,13 @@ def _refuse_slopes(module: nn.Module) -> None:
         UnsupportedModelError: there is one.
     """
     for node in module.modules():
-        if type(node).__name__ == "BoundLeakyRelu":
+        kind = type(node).__name__
+        if kind == "BoundSqrt" and lirpa_version() < (0, 7):
+            raise UnsupportedModelError(
+                "A square root cannot be bounded, for this release of auto_LiRPA has its slope wrong; "
+                "use networks without it."
+            )
+        if kind == "BoundLeakyRelu":
             slope = float(node.leaky_alpha if hasattr(node, "leaky_alpha") else node.alpha)
             if not 0.0 <= slope <= 1.0:
                 raise UnsupportedModelError(

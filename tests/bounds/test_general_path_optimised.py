@@ -394,7 +394,7 @@ def test_slopes_move_from_the_ends_where_they_start():
 @pytest.mark.parametrize(("slope", "is_refused"), [(0.1, False), (-0.5, True), (4.0, True)])
 def test_slopes_that_a_later_release_misreads_are_refused(monkeypatch, slope, is_refused):
     """There the slope is ``leaky_alpha`` and ``alpha`` what is optimised; below 0 it is ignored."""
-    from fkd.bounds.joint import _refuse_slopes
+    from fkd.bounds.joint import _refuse_wrong
 
     class BoundLeakyRelu(nn.Module):
         def __init__(self):
@@ -404,9 +404,9 @@ def test_slopes_that_a_later_release_misreads_are_refused(monkeypatch, slope, is
     module = nn.Sequential(BoundLeakyRelu())
     if is_refused:
         with pytest.raises(UnsupportedModelError, match=f"slope {slope:g} cannot be bounded"):
-            _refuse_slopes(module)
+            _refuse_wrong(module)
     else:
-        _refuse_slopes(module)
+        _refuse_wrong(module)
 
 
 @pytest.mark.parametrize("certificate", ["crown", "crown_ibp", "fast"])
@@ -423,6 +423,20 @@ def test_falling_slopes_are_refused(certificate, slope):
         make_certificate(certificate_config({"name": certificate})).bound(
             *networks, region, classes
         )
+
+
+@pytest.mark.skipif(lirpa_compat.has_alpha_crown(), reason="wrong in release 0.3")
+def test_square_roots_are_refused():
+    """Their tangents have the derivative of 1 / sqrt: random pairs exceeded what they proved."""
+
+    class Root(nn.Module):
+        def forward(self, features):
+            return torch.sqrt(torch.relu(features) + 0.1)
+
+    networks = [_dense([Root(), nn.ReLU()], seed) for seed in (0, 1)]
+    region, classes = _question((1, 3, 3), count=2)
+    with pytest.raises(UnsupportedModelError, match="square root cannot be bounded"):
+        JointCrown(CrownConfig()).bound(*networks, region, classes)
 
 
 # --- The general path and the engine
