@@ -173,5 +173,5 @@ def test_what_cannot_be_done_to_a_run_is_a_sentence(start, until):
 
 
 def test_a_new_kind_is_one_class(home):
-    assert set(KINDS) == {"analyse", "copy", "fake", "train"}
+    assert set(KINDS) == {"analyse", "copy", "fake", "radius", "train"}
     assert all(KINDS.available().values())
