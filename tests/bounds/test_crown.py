@@ -17,8 +17,8 @@ from tests.support.networks import PAIRS, make_images, make_linear, make_network
 
 
 def _certify(teacher, student, region, classes, name="crown"):
-    # The anytime level's budget is by the example: a wrong bound shows after its first nodes.
-    settings = {"seconds": 0.3} if name == "exact" else {}
+    # Of levels that split: a wrong bound shows after the first domains.
+    settings = {"tight": {"domains": 6}, "exact": {"domains": 12, "seconds": 0.0}}.get(name, {})
     return make_certificate(certificate_config({"name": name, **settings})).bound(
         teacher, student, region, classes
     )

@@ -63,7 +63,9 @@ def _claims(name):
     labels = torch.zeros(1, dtype=torch.long)
     for seed in range(_COUNT):
         for network, region in _networks(seed):
-            result = certify(name, network, network, region, labels)
+            # Splits are not what is asked about.
+            settings = {"domains": 0} if name == "tight" else {}
+            result = certify(name, network, network, region, labels, **settings)
             claims += int(result.teacher_robust.sum()) + int(result.student_robust.sum())
     return claims
 

@@ -199,10 +199,10 @@ def check_shipped_pair(
 ) -> None:
     """Assert that examples, radii taking turns, hold no contradiction and no useless bound.
 
-    500 of each distilled student; 80 of copies, whose paired units are dearer to bound.
+    500 of each distilled student; 40 of copies, whose paired units are dearer to bound.
     """
     split = load_split(dataset, "test")
-    examples = 80 if read_card(student).method in COPIES else 500
+    examples = 40 if read_card(student).method in COPIES else 500
     region = spread_region(split, examples, epsilons)
     labels = split.labels[:examples]
     networks = load_model(teacher).network, load_model(student).network
