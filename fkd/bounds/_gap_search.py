@@ -11,6 +11,7 @@ by the proved rounding error: only that evaluation counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +55,13 @@ class Free:
         """All of them."""
         return [*self.above, *self.below, self.lean, self.own]
 
-    def map(self, change: object) -> Free:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Free:
         """Every tensor changed."""
         return Free(
-            tuple(change(part) for part in self.above),  # type: ignore[operator]
-            tuple(change(part) for part in self.below),  # type: ignore[operator]
-            change(self.lean),  # type: ignore[operator]
-            change(self.own),  # type: ignore[operator]
+            tuple(change(part) for part in self.above),
+            tuple(change(part) for part in self.below),
+            change(self.lean),
+            change(self.own),
         )
 
 
@@ -75,6 +76,16 @@ class Known:
 
     lines: Lines
     margins: Tensor
+
+    def __getitem__(self, rows: Tensor | slice) -> Known:
+        """Of some problems, with one domain each."""
+        return Known(self.lines[rows], self.margins[rows])
+
+    def put(self, rows: Tensor, other: Known) -> Known:
+        """With what is known now of problems ``rows``, with one domain each."""
+        return Known(
+            self.lines.put(rows, other.lines), self.margins.index_put((rows,), other.margins)
+        )
 
 
 class GapSearch:

@@ -98,6 +98,19 @@ class Lines:
             torch.cat([self.shifts, other.shifts], 1),
         )
 
+    def put(self, rows: Tensor, other: Lines) -> Lines:
+        """With more known of some sets: ``other`` (M sets) belongs to ``rows`` and has lines besides."""
+        more = other.slopes.shape[1] - self.slopes.shape[1]
+        # Sets that learnt nothing say their first line again.
+        again = [part[:, :1].expand(-1, more) for part in (self.slopes, self.shifts)]
+        return Lines(
+            self.amin_p.index_put((rows,), other.amin_p),
+            self.amax_p.index_put((rows,), other.amax_p),
+            self.amin_q.index_put((rows,), other.amin_q),
+            torch.cat([self.slopes, again[0]], 1).index_put((rows,), other.slopes),
+            torch.cat([self.shifts, again[1]], 1).index_put((rows,), other.shifts),
+        )
+
     def __getitem__(self, rows: Tensor | slice) -> Lines:
         return Lines(
             self.amin_p[rows],

@@ -18,9 +18,15 @@ from fkd.bounds.engine.intervals import other_classes
 from fkd.bounds.engine.reduced import Reduced
 from fkd.bounds.fast import Foundation
 
+#: An example's first half of the search that lowered its bound by less than this is its last.
+_STALLED = 1e-4
+
 
 class Direction:
     """One direction of the gap, P over Q, optimised on the whole sets.
+
+    Each set is searched until its bound is as low as asked or stalls, sets of open agreement to the end:
+    their margins matter as well.
 
     Args:
         inputs: the sets.
@@ -28,6 +34,8 @@ class Direction:
         passes: of P and Q.
         classes: int64 (N,), the compared class.
         lines: what is known already.
+        target: bounds at most this, (N,), are low enough.
+        is_open: sets whose agreement is open, bool (N,).
         steps: of the search.
     """
 
@@ -38,25 +46,43 @@ class Direction:
         passes: tuple[Passes, Passes],
         classes: Tensor,
         lines: Lines,
+        target: Tensor,
+        is_open: Tensor,
         steps: int,
     ) -> None:
         self.inputs, self.reduced, self.passes, self.classes = inputs, reduced, passes, classes
         self.domains = Domains.root(reduced[0]), Domains.root(reduced[1])
         self.known = Known(lines, passes[1].margins[1][:, None].clone())
-        search = self.search(likely=reduced[0].bias.shape[1])
-        free = search.start(*self.domains)
+        free, bound = None, self.gap()
+        rows = (is_open | ~(bound <= target)).nonzero()[:, 0]
         # Twice: the second search's support line touches where the first one's bound is attained.
         for _ in range(2):
-            self.known, free, _ = search.improve(self.domains, self.known, free, steps=steps // 2)
+            if not len(rows):
+                break
+            part = self[rows]
+            search = part.search(likely=reduced[0].bias.shape[1])
+            free = search.start(*part.domains) if free is None else free
+            found, free, _ = search.improve(part.domains, part.known, free, steps=steps // 2)
+            self.known = self.known.put(rows, found)
+            before, bound = bound[rows], self.gap()
+            has_moved = ~(before - bound[rows] < _STALLED)
+            again = is_open[rows] | (has_moved & ~(bound[rows] <= target[rows]))
+            rows, free = rows[again], free.map(lambda tensor, again=again: tensor[again])
+
+    def __getitem__(self, rows: Tensor | slice) -> Direction:
+        """Of some of the sets."""
+        part = copy.copy(self)
+        part.inputs, part.classes = self.inputs[rows], self.classes[rows]
+        part.reduced = self.reduced[0][rows], self.reduced[1][rows]
+        part.passes = self.passes[0][rows], self.passes[1][rows]
+        part.known = self.known[rows]
+        part.domains = Domains.root(part.reduced[0]), Domains.root(part.reduced[1])
+        return part
 
     def one(self, number: int) -> Direction:
         """Of one of the sets alone, without the padding that the others asked for."""
-        row = slice(number, number + 1)
-        part = copy.copy(self)
-        part.inputs, part.classes = self.inputs[row], self.classes[row]
-        part.reduced = self.reduced[0][row].trimmed(), self.reduced[1][row].trimmed()
-        part.passes = self.passes[0][row], self.passes[1][row]
-        part.known = Known(self.known.lines[row], self.known.margins[row])
+        part = self[slice(number, number + 1)]
+        part.reduced = part.reduced[0].trimmed(), part.reduced[1].trimmed()
         part.domains = Domains.root(part.reduced[0]), Domains.root(part.reduced[1])
         return part
 
@@ -155,16 +181,27 @@ class Optimised:
 
     Args:
         foundation: what the fast level proves.
+        tolerance: brackets of the gap this narrow need no search.
         steps: of the search for each direction.
         hidden_steps: of the search for each hidden layer.
     """
 
-    def __init__(self, foundation: Foundation, *, steps: int, hidden_steps: int) -> None:
+    def __init__(
+        self, foundation: Foundation, *, tolerance: float, steps: int, hidden_steps: int
+    ) -> None:
         self.foundation = foundation
         inputs, teacher, student = foundation.reduced(hidden_steps)
         passes = foundation.passes[0]
+        target, is_open = foundation.gap_here + tolerance, ~foundation.is_decided
         self.forth = Direction(
-            inputs, (teacher, student), passes, foundation.classes, foundation.forth, steps
+            inputs,
+            (teacher, student),
+            passes,
+            foundation.classes,
+            foundation.forth,
+            target,
+            is_open,
+            steps,
         )
         self.back = Direction(
             inputs,
@@ -172,9 +209,10 @@ class Optimised:
             (passes[1], passes[0]),
             foundation.classes,
             foundation.back,
+            target,
+            is_open,
             steps,
         )
-
         self.accord = Accord(foundation, inputs, (teacher, student), (self.forth, self.back), steps)
 
     def result(self) -> CertificateResult:

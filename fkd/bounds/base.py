@@ -51,6 +51,14 @@ class CertificateResult:
         """Upper bound of ``|p_T(c) - p_S(c)|``, (N,), in [0, 1]."""
         return self.gap_upper.maximum(-self.gap_lower)
 
+    def put(self, rows: Tensor, other: CertificateResult) -> CertificateResult:
+        """With ``other``'s answers, in order, at ``rows`` (int64); both with points or both without."""
+        values = {}
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            values[field.name] = None if mine is None else mine.index_put((rows,), theirs)
+        return CertificateResult(**values)
+
     @classmethod
     def cat(cls, parts: Sequence[CertificateResult]) -> CertificateResult:
         """Results of consecutive sets as one."""

@@ -253,7 +253,24 @@ class Foundation:
         # The student's margins are against the teacher's class: they speak only where both predict it.
         self.student_robust, self.agrees = robust_student & same, agrees & same
 
-    def part(self, rows: slice) -> Foundation:
+    @property
+    def gap_here(self) -> Tensor:
+        """|p_T - p_S| at the images: a bound can't be lower; float64 (N,)."""
+        here = [torch.softmax(part, 1).gather(1, self.classes[:, None]) for part in self.logits]
+        return (here[0] - here[1]).abs()[:, 0]
+
+    @property
+    def is_decided(self) -> Tensor:
+        """Where nothing is open about predictions: all proved, or different at the image; bool (N,)."""
+        predicted, other = self.predictions
+        return (predicted != other) | (self.agrees & self.teacher_robust & self.student_robust)
+
+    def is_settled(self, tolerance: float) -> Tensor:
+        """Where the bracket is as narrow as ``tolerance`` and nothing is open, bool (N,)."""
+        bound = torch.maximum(self.forth.gap(), self.back.gap())
+        return self.is_decided & (bound <= self.gap_here + tolerance)
+
+    def part(self, rows: slice | Tensor) -> Foundation:
         """Of some of the sets."""
         part = copy.copy(self)
         part.region, part.classes = self.region[rows], self.classes[rows]

@@ -1,10 +1,11 @@
 """Level *tight*: slopes, simplex weights and support lines optimised for the gap (stage 4), few splits.
 
-After the fast level each network is written down for its open units only (`fkd.bounds.engine.reduced`),
-hidden bounds are optimised layer by layer, and then every row of both directions and of agreement.
-What optimising leaves is the triangle relaxation's own looseness, which only splits take away: where the
-bracket is still open, each example gets the same small number of domains of branch and bound, so the
-result does not depend on a clock.  Every value of what is optimised is sound; the search runs in float32,
+What the fast level does not settle goes on: each network is written down for its open units only
+(`fkd.bounds.engine.reduced`), hidden bounds are optimised layer by layer, and then every row of
+both directions and of agreement, until an example's bound is low enough or stalls.  What optimising
+leaves is the triangle relaxation's own looseness, which only splits take away: where the bracket is
+still open, each example gets the same small number of domains of branch and bound, so the result
+does not depend on a clock.  Every value of what is optimised is sound; the search runs in float32,
 and what counts is one evaluation in float64, widened by the proved rounding error.
 
 Sources: alpha-CROWN, Xu et al. 2011.13824; beta-CROWN, Wang et al. 2103.06624; branching score of Bunel
@@ -13,7 +14,10 @@ et al. 1909.06588; the rows are this project's own.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import Field
+from torch import Tensor
 
 from fkd.bounds._branching import Branching, Budget
 from fkd.bounds._optimised import Optimised
@@ -64,41 +68,54 @@ class Tight(EngineCertificate):
         foundation = Foundation(
             task.pair, task.region, task.classes, paired_steps=self.config.steps
         )
-        parts: list[CertificateResult] = []
-        for rows in foundation.pieces():
+        images = task.region.images
+        points = images[:, None].expand(-1, 2, *images.shape[1:])
+        answer = replace(foundation.result(), points=points)
+        numbers = (~foundation.is_settled(self.config.tolerance)).nonzero()[:, 0]
+        if not len(numbers):
+            return answer
+        unsettled = foundation.part(numbers)
+        for rows in unsettled.pieces():
             optimised = Optimised(
-                foundation.part(rows),
+                unsettled.part(rows),
+                tolerance=self.config.tolerance,
                 steps=self.config.steps,
                 hidden_steps=self.config.hidden_steps,
             )
-            parts.append(self.finish(task, rows.start, optimised))
-        return CertificateResult.cat(parts)
+            answer = self._finish(task, numbers[rows], optimised, answer)
+        return answer
 
     def budget(self) -> Budget:
         """How long each example is branched on."""
         return Budget(self.config.domains, 0.0, self.config.tolerance, self.config.memory_mb)
 
-    def finish(self, task: Task, start: int, optimised: Optimised) -> CertificateResult:
-        """Branch on each of some of a task's sets, from number ``start`` on.
+    def _finish(
+        self, task: Task, numbers: Tensor, optimised: Optimised, answer: CertificateResult
+    ) -> CertificateResult:
+        """``answer`` with what branching on each of the optimised sets proves.
+
+        Args:
+            task: all sets.
+            numbers: int64, which of them were optimised.
+            optimised: they.
+            answer: for all sets.
 
         Raises:
             Cancelled: with what was proved so far as its ``partial``.
         """
-        known = optimised.result()
-        budget = self.budget()
-
-        def branching(number: int) -> Branching:
-            place = start + number
-            return Branching(budget, task, place, optimised, number, known, self.config.steps)
-
+        known, budget = optimised.result(), self.budget()
         parts: list[CertificateResult] = []
-        for number in range(len(known.gap_upper)):
-            example = branching(number)
-            try:
-                example.run()
-            except Cancelled as stop:
-                rest = [branching(later).result() for later in range(number + 1, len(known.agrees))]
-                stop.partial = CertificateResult.cat([*parts, example.result(), *rest])
-                raise
+        stopped = None
+        for number, place in enumerate(numbers.tolist()):
+            example = Branching(budget, task, place, optimised, number, known, self.config.steps)
+            if stopped is None:
+                try:
+                    example.run()
+                except Cancelled as stop:
+                    stopped = stop
             parts.append(example.result())
-        return CertificateResult.cat(parts)
+        answer = answer.put(numbers, CertificateResult.cat(parts))
+        if stopped is not None:
+            stopped.partial = answer
+            raise stopped
+        return answer
