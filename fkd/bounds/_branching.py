@@ -35,11 +35,11 @@ _FIRST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Budget:
-    """How long an example is branched on: until both limits are reached.
+    """How long an example is branched on.
 
     Attributes:
-        domains: bounded for the gap, and as many again for agreement.
-        seconds: of wall-clock time; 0 makes the result repeatable to the last bit.
+        domains: bounded first for the gap, and as many again for agreement.
+        seconds: of wall-clock time after that; 0 makes the result repeatable to the last bit.
         tolerance: a bracket of the gap this narrow needs no more.
         memory_mb: for the open domains of all examples in work.
     """
@@ -98,6 +98,8 @@ class Branching:
         self.trees: dict[str, Tree] = {}
         self.accord: Tree | None = None
         self.started, self.told = time.perf_counter(), 0.0
+        #: When the time began and how much there is; None while domains are counted.
+        self.until: tuple[float, float] | None = None
 
     @property
     def upper(self) -> float:
@@ -119,14 +121,25 @@ class Branching:
         )
 
     def run(self) -> None:
-        """Narrow the gap and decide agreement; an open verdict gets half of the time."""
+        """Narrow the gap and decide agreement; an open verdict gets half of each budget.
+
+        First its number of domains, whatever they take, and then its time: what a number of domains
+        proves is not lost where time is short.
+        """
         self._tell()
         self.witness.climb(self.task.region.images[self.place : self.place + 1])
+        self._spend()
+        if self.budget.seconds > 0:
+            self.until = time.perf_counter(), self.budget.seconds
+            self._spend()
+        self._tell()
+
+    def _spend(self) -> None:
+        """One of the budgets."""
         if self._is_undecided:
             self._narrow(_FIRST_SHARE)
             self._settle()
         self._narrow(1.0)
-        self._tell()
 
     def _narrow(self, share: float) -> None:
         """Split where the bracket of the gap is widest."""
@@ -150,12 +163,14 @@ class Branching:
         """Decide agreement."""
         if not self._is_undecided or self._domains_left(0, 1.0) < 1:
             return
-        search, domains, state = self.optimised.accord.one(self.number)
-        tree = Tree(search, search.exact[0], domains, state, self._memory)
-        self.accord = tree
-        part = partial(self.witness.part, predicted=int(search.predicted[0]))
-        self.witness.look(tree.points)
-        part(tree.points)
+        predicted = int(self.optimised.accord.predicted[self.number])
+        part = partial(self.witness.part, predicted=predicted)
+        if self.accord is None:
+            search, domains, state = self.optimised.accord.one(self.number)
+            self.accord = Tree(search, search.exact[0], domains, state, self._memory)
+            self.witness.look(self.accord.points)
+            part(self.accord.points)
+        tree = self.accord
         while tree.upper > IMPOSSIBLE and self._is_undecided:
             left = self._domains_left(tree.evaluated, 1.0)
             if left < 1:
@@ -174,10 +189,11 @@ class Branching:
             follow(points[: self.starts])
 
     def _domains_left(self, spent: int, share: float) -> int:
-        """How many domains may still be bounded; while this share of the time lasts, any number."""
-        if time.perf_counter() < self.started + share * self.budget.seconds:
-            return 2 * _LARGEST_BATCH
-        return int(share * self.budget.domains) - spent
+        """How many domains may still be bounded; with a clock any number while this share of it lasts."""
+        if self.until is None:
+            return int(share * self.budget.domains) - spent
+        since, seconds = self.until
+        return 2 * _LARGEST_BATCH if time.perf_counter() < since + share * seconds else 0
 
     @property
     def _memory(self) -> int:

@@ -99,3 +99,36 @@ def test_a_cancelled_chunk_keeps_every_answer_at_its_place(monkeypatch):
     assert partial.gap[0] < fast.gap[0]
     assert partial.gap_upper[1] == fast.gap_upper[1]
     assert partial.gap_lower[1] == fast.gap_lower[1]
+
+
+def test_time_only_adds_to_what_a_number_of_domains_proves():
+    case, region = _case()
+    classes = case.teacher(region.images).argmax(1)
+    tight = certify("tight", case.teacher, case.student, region, classes)
+    for seconds in (1e-9, 0.05, 0.3):
+        # Whenever the clock stops it.
+        exact = certify(
+            "exact",
+            case.teacher,
+            case.student,
+            region,
+            classes,
+            seconds=seconds,
+            domains=24,
+            tolerance=0.001,
+        )
+        assert (exact.gap_upper <= tight.gap_upper).all()
+        assert (exact.gap_lower >= tight.gap_lower).all()
+        assert (exact.agrees | ~tight.agrees).all()
+        assert (_seen(case, exact, classes) >= _seen(case, tight, classes)).all()
+
+
+def _seen(case, result, classes):
+    """The largest gap at each set's points, (N,)."""
+    confidences = [
+        torch.softmax(network(result.points.flatten(0, 1)), 1)
+        .unflatten(0, result.points.shape[:2])
+        .gather(2, classes[:, None, None].expand(-1, 2, 1))[..., 0]
+        for network in (case.teacher, case.student)
+    ]
+    return (confidences[0] - confidences[1]).abs().amax(1)
