@@ -26,7 +26,7 @@ from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.intervals import margin_rows
 from fkd.bounds.engine.reduced import Reduced
 from fkd.bounds.engine.slack import rounding
-from fkd.bounds.finish import chord, entropy, tangent_slope
+from fkd.bounds.finish import chord, entropy, raised, tangent_slope
 
 _LINE_NAMES = ("amin_p", "amax_p", "amin_q", "slopes", "shifts")
 #: Cells of the finish for nodes of a tree.
@@ -311,12 +311,12 @@ class GapSearch:
 
     def _conclude(self, known: Known, uppers: Uppers, rho: Tensor, likely: Tensor) -> Known:
         margins = known.margins.scatter_reduce(2, likely, uppers.alone, "amin", include_self=True)
-        amin_q = -torch.fmin(torch.logsumexp(margins, 2), uppers.single)
-        amax_p = torch.fmin(uppers.own, known.lines.amax_p.view(rho.shape))
+        amin_q = -raised(torch.fmin(torch.logsumexp(margins, 2), uppers.single))
+        amax_p = torch.fmin(raised(uppers.own), known.lines.amax_p.view(rho.shape))
         # What the classes without rows can add: Q's margin and P's log-odds apart.
         rest = (margins + (rho * amax_p)[:, :, None]).scatter(2, likely, -torch.inf)
         by_rows = torch.logsumexp(torch.cat([uppers.leaning, rest], 2), 2)
-        shift = torch.fmin(by_rows, uppers.chord)
+        shift = raised(torch.fmin(by_rows, uppers.chord))
         lines = known.lines.narrowed(amax_p.flatten(), amin_q.flatten())
         return Known(lines.also(rho.flatten(), shift.flatten()), margins)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fkd.bounds._passes import Passes
 from fkd.bounds.engine.inputs import InputSet
-from fkd.bounds.engine.paired import same_shape
+from fkd.bounds.engine.paired import are_identical, same_shape
 from fkd.bounds.engine.propagate import Hidden, Propagator
 from fkd.core.ball import Region
 
@@ -37,6 +37,8 @@ class Pair:
         )
         #: Whether the networks' units pair up (copies: pruned, quantised, fine-tuned).
         self.is_copy = same_shape(self.teacher, self.student)
+        #: Whether they are one and the same function: then nothing ever differs, not even by rounding.
+        self.is_identical = are_identical(self.teacher, self.student)
         #: Rough memory of one example in the dearest pass.
         self.bytes_per_example = _BYTES * _ALIVE * _ROWS * widest * (_PAIRED if self.is_copy else 1)
 

@@ -15,7 +15,7 @@ from fkd.bounds._lines import Lines
 from fkd.bounds._rows import MarginBounds, Side, make_side
 from fkd.bounds.engine.intervals import margin_rows
 from fkd.bounds.engine.propagate import Hidden, LinearForm, Propagator
-from fkd.bounds.finish import chord, entropy, odds_range, tangent_slope
+from fkd.bounds.finish import chord, entropy, odds_range, raised, tangent_slope
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Passes:
         """Range of the log-odds: stage 1, and F1 on the row lambda . m from above."""
         low, high = odds_range(*self.margins)
         own = self.own.highest(self.hidden.inputs) + self.propagator.slack * self.own_size
-        return low, torch.fmin(high, own[:, 0] - entropy(self.side.weights))
+        return low, torch.fmin(high, raised(own[:, 0] - entropy(self.side.weights)))
 
     def chord_form(self) -> tuple[LinearForm, Tensor, Tensor]:
         """Bound of ``kappa . m``, the chord's constant (N,), and M of the row (N, 1)."""
@@ -136,7 +136,7 @@ def known_lines(above: Passes, below: Passes, paired: Tensor | None = None) -> L
     amin_q, _ = below.odds()
     chord_form, constant, chord_size = below.chord_form()
     alone = chord_form.highest(below.hidden.inputs) + below.propagator.slack * chord_size
-    amin_q = torch.fmax(amin_q, -(alone[:, 0] + constant))
+    amin_q = torch.fmax(amin_q, -raised(alone[:, 0] + constant))
 
     def shift(slope: Tensor) -> Tensor:
         column = slope[:, None]
@@ -154,7 +154,7 @@ def known_lines(above: Passes, below: Passes, paired: Tensor | None = None) -> L
             chord_size + column * above.own_size,
         )
         by_chord = single[:, 0] + constant - slope * entropy(above.side.weights)
-        return torch.fmin(by_rows, by_chord)
+        return raised(torch.fmin(by_rows, by_chord))
 
     one = torch.ones_like(amin_p)
     apart = difference(above, below)

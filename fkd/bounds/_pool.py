@@ -72,9 +72,9 @@ class Pool:
         count = min(count, len(self))
         if count < 1:
             return -torch.inf
-        order = torch.where(self.values > -torch.inf, self.values, torch.inf)
-        values, slots = order.topk(count, largest=False)
-        self.values[slots] = -torch.inf
+        taken = (self.values > -torch.inf).nonzero()[:, 0]
+        values, order = self.values[taken].topk(count, largest=False)
+        self.values[taken[order]] = -torch.inf
         return float(values.max())
 
     def _grow(self) -> None:

@@ -218,6 +218,10 @@ class Foundation:
         """Upper bounds of ``m^T_j - m^S_j`` and of ``m^S_j - m^T_j`` of copies, (N, K-1) each."""
         if not self.pair.is_copy:
             return None, None
+        if self.pair.is_identical:
+            shape = (len(classes[sets]), self.logits[0].shape[1] - 1)
+            nothing = torch.zeros(shape, dtype=torch.float64, device=classes.device)
+            return nothing, nothing
         part = self.hidden[0][sets], self.hidden[1][sets]
         rows = margin_rows(classes[sets], self.logits[0].shape[1], self.logits[0])
         ends = []
@@ -252,6 +256,8 @@ class Foundation:
         self.teacher_robust = robust_teacher
         # The student's margins are against the teacher's class: they speak only where both predict it.
         self.student_robust, self.agrees = robust_student & same, agrees & same
+        if self.pair.is_identical:
+            self.agrees = torch.ones_like(agrees)
 
     @property
     def gap_here(self) -> Tensor:
@@ -301,7 +307,7 @@ class Foundation:
         """The fast level's answer."""
         return CertificateResult(
             gap_upper=self.forth.gap(),
-            gap_lower=-self.back.gap(),
+            gap_lower=0.0 - self.back.gap(),
             agrees=self.agrees,
             teacher_robust=self.teacher_robust,
             student_robust=self.student_robust,

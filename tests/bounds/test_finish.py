@@ -91,7 +91,8 @@ def test_saturated_odds_are_not_bounded_outside_their_range(amin, amax):
     mirrored = gap_upper_on_lines(
         _column(-amax), _column(-amin), _column(-500.0), slopes, torch.full((1, 1), 10.0).double()
     )
-    assert 0.0 <= mirrored.item() < 1e-17
+    # What rounding is given, and no more.
+    assert 0.0 <= mirrored.item() < 1e-14
 
 
 def test_a_coarse_grid_is_still_a_bound():

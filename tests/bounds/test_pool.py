@@ -61,3 +61,15 @@ def test_a_search_short_of_memory_goes_on_and_stays_sound(monkeypatch):
             ]
             assert ((gap[0] - gap[1]).abs() <= short.gap[row] + 1e-9).all()
     assert (short.gap < tight.gap - 1e-3).any()
+
+
+def test_a_full_pool_of_infinite_values_still_gives_room():
+    rows = {"x": torch.zeros(100, 1000)}
+    pool = Pool(rows, 100 * 4000)
+    pool.put(rows, torch.full((100,), torch.inf, dtype=torch.float64))
+    taken, values = pool.take(10)
+    assert (values == torch.inf).all()
+    assert pool.drop_lowest(20) == torch.inf
+    assert pool.room == 30
+    pool.put({"x": taken["x"]}, values)
+    assert len(pool) == 80

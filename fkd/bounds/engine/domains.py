@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.reduced import Reduced, Stage
+from fkd.bounds.engine.relaxation import may_have_either_sign
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Slopes:
         """The triangle of every open unit."""
         parts: list[list[Tensor]] = [[], [], [], [], []]
         for lower, upper, signs in zip(domains.lower, domains.upper, domains.signs, strict=True):
-            is_open = (lower < 0) & (upper > 0)
+            is_open = may_have_either_sign(lower, upper)
             fixed = (lower >= 0).to(lower.dtype) * (upper > 0)
             width = torch.where(is_open, upper - lower, torch.ones_like(lower))
             slope = torch.where(is_open, upper / width, fixed)

@@ -54,7 +54,16 @@ class Graph:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # Modules of other packages (onnx2torch's) are opaque too: they are named in the error.
-        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+        return _leaf(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+
+def _leaf(module: nn.Module) -> type[nn.Module] | None:
+    """The kind of layer a module is: a subclass that computes something else is none."""
+    for kind in _LEAVES:
+        # Parametrised modules are subclasses that keep their forward pass.
+        if isinstance(module, kind) and type(module).forward is kind.forward:
+            return kind
+    return None
 
 
 def _unsupported(what: str) -> UnsupportedModelError:
@@ -76,6 +85,8 @@ def _average_pool(module: nn.AvgPool2d) -> layers.Layer:
 
 def _module_layer(module: nn.Module) -> layers.Layer:
     """The layer of one leaf module."""
+    if _leaf(module) is None:
+        raise _unsupported(f"the module {type(module).__name__}")
     if isinstance(module, nn.Conv2d) and (
         module.padding_mode != "zeros" or isinstance(module.padding, str)
     ):
@@ -109,7 +120,8 @@ def _function_layer(node: fx.Node) -> layers.Layer:
     target, rest, named = node.target, node.args[1:], dict(node.kwargs)
     if target in _RELUS and not rest and named.keys() <= {"inplace"}:
         return layers.Rectifier()
-    if target in _SUMS and len(rest) == 1 and isinstance(rest[0], fx.Node) and not named:
+    are_nodes = all(isinstance(value, fx.Node) for value in node.args)
+    if target in _SUMS and len(rest) == 1 and are_nodes and not named:
         return layers.Addition()
     if target in _FLATTENS:
         ends = dict(zip(("start_dim", "end_dim"), rest, strict=False)) | named
@@ -125,6 +137,39 @@ def _function_layer(node: fx.Node) -> layers.Layer:
     raise _unsupported(f"the operation '{name}'")
 
 
+def _overwrites(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node writes its result where its first input was."""
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    return node.target in _IN_PLACE or bool(node.kwargs.get("inplace", False))
+
+
+def _is_alias(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node's result lies in the memory of its first input."""
+    if _overwrites(node, modules) or node.target in _FLATTENS:
+        return True
+    kinds = (nn.Flatten, nn.Identity, nn.Dropout)
+    return node.op == "call_module" and isinstance(modules[str(node.target)], kinds)
+
+
+def _is_read_elsewhere(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether another node reads what ``node`` overwrites, under this name or another."""
+    first = node.all_input_nodes[0]
+    while _is_alias(first, modules) and first.all_input_nodes:
+        first = first.all_input_nodes[0]
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        for user in name.users:
+            if user is node:
+                continue
+            names_it = _is_alias(user, modules) and user.all_input_nodes[0] is name
+            if not names_it or user.args.count(name) > 1:
+                return True
+            waiting.append(user)
+    return False
+
+
 def _check_reading(node: fx.Node, modules: dict[str, nn.Module]) -> None:
     """Refuse values read by keyword, and values overwritten although another node reads them.
 
@@ -136,12 +181,7 @@ def _check_reading(node: fx.Node, modules: dict[str, nn.Module]) -> None:
     """
     if any(isinstance(value, fx.Node) for value in (*node.args[2:], *node.kwargs.values())):
         raise _unsupported(f"the keyword arguments of '{node.name}'")
-    overwrites = (
-        getattr(modules[str(node.target)], "inplace", False)
-        if node.op == "call_module"
-        else node.target in _IN_PLACE or bool(node.kwargs.get("inplace", False))
-    )
-    if overwrites and len(node.all_input_nodes[0].users) > 1:
+    if _overwrites(node, modules) and _is_read_elsewhere(node, modules):
         raise _unsupported(f"'{node.name}', which overwrites a value that is read elsewhere")
 
 
@@ -151,6 +191,9 @@ def trace(network: nn.Module) -> Graph:
     Raises:
         UnsupportedModelError: the network holds an operation that bounds cannot pass through.
     """
+    for module in network.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise _unsupported(f"the forward hooks of {type(module).__name__}")
     try:
         graph = _Tracer().trace(network)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:

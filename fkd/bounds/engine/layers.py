@@ -28,6 +28,22 @@ class Layer(ABC):
         """Element-wise lowest and highest output for inputs within the given intervals."""
 
 
+def are_same(one: Layer, other: Layer) -> bool:
+    """Whether two layers compute exactly the same: equal kinds, settings and parameters."""
+    return type(one) is type(other) and all(
+        _equal(value, vars(other)[name]) for name, value in vars(one).items()
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, nn.Module):
+        # What layers read of a module beside its settings.
+        return all(_equal(getattr(one, name), getattr(other, name)) for name in ("weight", "bias"))
+    return one == other
+
+
 class Affine(Layer):
     """A layer y = W x + b of one input."""
 
@@ -47,6 +63,10 @@ class Affine(Layer):
         """What b adds to each function, (N, R)."""
         del coefficients
         return 0.0
+
+    def constant_size(self, like: Tensor) -> Tensor:
+        """|b|, or the sizes of what b was computed from, for an input shaped like ``like``."""
+        return self.apply(torch.zeros_like(like)).abs()
 
     def interval(self, *inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Centre and radius arithmetic: W c + b -+ |W| r."""
@@ -145,11 +165,18 @@ class FullyConnected(Affine):
 
 
 class ChannelAffine(Affine):
-    """scale x + shift per channel (axis 1): a batch normalisation with known statistics."""
+    """scale x + shift per channel (axis 1): a batch normalisation with known statistics.
 
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+    Args:
+        scale: (C,).
+        shift: (C,).
+        shift_size: the sum of the absolute values that ``shift`` is the sum of.
+    """
+
+    def __init__(self, scale: Tensor, shift: Tensor, shift_size: Tensor) -> None:
         self.scale = scale
         self.shift = shift
+        self.shift_size = shift_size
 
     @staticmethod
     def _spread(values: Tensor, dimensions: int, axis: int) -> Tensor:
@@ -172,6 +199,10 @@ class ChannelAffine(Affine):
     def offset(self, coefficients: Tensor) -> Tensor | float:
         """Shift times the coefficients' sum over positions."""
         return _channel_offset(coefficients, self.shift)
+
+    def constant_size(self, like: Tensor) -> Tensor:
+        """What rounding of the shift is relative to: its terms may cancel."""
+        return self._spread(self.shift_size, like.dim(), 1).expand_as(like)
 
 
 class BatchNormalisation(Layer):
@@ -197,9 +228,10 @@ class BatchNormalisation(Layer):
         if module.weight is not None:
             scale = scale * module.weight
         shift = -mean * scale
+        size = shift.abs()
         if module.bias is not None:
-            shift = shift + module.bias
-        return ChannelAffine(scale, shift)
+            shift, size = shift + module.bias, size + module.bias.abs()
+        return ChannelAffine(scale, shift, size)
 
     def interval(self, *inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Intervals through the resolved map."""

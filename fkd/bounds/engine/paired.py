@@ -23,6 +23,7 @@ from torch import Tensor
 from fkd.bounds.engine.descent import minimise
 from fkd.bounds.engine.domains import Domains, Slopes, clamp_theta
 from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.layers import are_same
 from fkd.bounds.engine.propagate import Hidden, Propagator
 from fkd.bounds.engine.reduced import Reduced, Reducer
 
@@ -39,6 +40,11 @@ def same_shape(one: Propagator, other: Propagator) -> bool:
         and [type(layer) for layer in one.layers] == [type(layer) for layer in other.layers]
         and [node.inputs for node in one.graph.nodes] == [node.inputs for node in other.graph.nodes]
     )
+
+
+def are_identical(one: Propagator, other: Propagator) -> bool:
+    """Whether the two networks are the same function, layer by layer."""
+    return same_shape(one, other) and all(map(are_same, one.layers, other.layers))
 
 
 def reduce_together(

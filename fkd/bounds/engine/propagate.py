@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fkd.bounds.engine.graph import Graph, trace
 from fkd.bounds.engine.inputs import InputSet
-from fkd.bounds.engine.layers import Addition, Affine, Layer, Rectifier
-from fkd.bounds.engine.relaxation import Relaxation
+from fkd.bounds.engine.layers import Addition, Affine, FullyConnected, Layer, Rectifier
+from fkd.bounds.engine.relaxation import Relaxation, may_have_either_sign
 from fkd.bounds.engine.windows import Slide, Units, can_slide, window_sizes
 from fkd.core.errors import UnsupportedModelError
 from fkd.core.precision import double_copy
@@ -20,6 +20,13 @@ from fkd.core.precision import double_copy
 _ROUNDOFF = 2.0**-53
 #: Coefficients of windows that are held at once (some tensors of this size are).
 WINDOW_VALUES = 2**20
+
+
+def _points(example: Tensor) -> Tensor:
+    """An image and three random ones, (4, C, H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(3, *example.shape[1:], dtype=example.dtype, generator=generator)
+    return torch.cat([example, noise.to(example.device)])
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,16 @@ class Propagator:
                     f"The fast bounds cannot pass through {type(layer).__name__}; use the "
                     "certificate 'crown', which goes through auto_LiRPA."
                 )
-        self.shapes = self._shapes(example)
+        try:
+            values, sizes = self._values(_points(example.double()))
+        except (RuntimeError, ValueError) as error:
+            raise UnsupportedModelError(
+                f"The fast bounds cannot pass through a layer of this network ({error}); use the "
+                "certificate 'crown', which goes through auto_LiRPA."
+            ) from None
+        self.shapes = [value.shape[1:] for value in values]
         self.roundings = sum(2 * shape.numel() + 16 for shape in self.shapes)
+        self._check_value(values, sizes[-1])
 
     @property
     def logits(self) -> int:
@@ -133,12 +148,47 @@ class Propagator:
         """``gamma_n = n u / (1 - n u)``: rounding of a chain of n float64 operations (Higham, 3.1)."""
         return self.roundings * _ROUNDOFF / (1.0 - self.roundings * _ROUNDOFF)
 
-    def _shapes(self, example: Tensor) -> list[torch.Size]:
-        values = [example.double()]
-        for node, layer in zip(self.graph.nodes[1:], self.layers[1:], strict=True):
-            read = [(values[source], values[source]) for source in node.inputs]
-            values.append(layer.interval(*read)[0])
-        return [value.shape[1:] for value in values]
+    def _values(self, points: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What every node computes at some images, and the magnitudes M there (see `hidden`).
+
+        Raises:
+            ValueError: a layer reads a shape that its bounds are not written for.
+        """
+        values, sizes = [points], [points.abs()]
+        with torch.no_grad():
+            for node, layer in zip(self.graph.nodes[1:], self.layers[1:], strict=True):
+                read = [values[source] for source in node.inputs]
+                if isinstance(layer, FullyConnected) and read[0].dim() != 2:
+                    raise ValueError("a linear layer on a map that was not flattened")
+                if isinstance(layer, Addition) and read[0].shape != read[1].shape:
+                    raise ValueError("a sum of different shapes")
+                values.append(layer.interval(*((value, value) for value in read))[0])
+                sizes.append(self._size(layer, [sizes[source] for source in node.inputs]))
+        return values, sizes
+
+    def _size(self, layer: Layer, read: list[Tensor]) -> Tensor:
+        """Magnitudes M after a layer that is no ReLU's relaxation."""
+        if isinstance(layer, Addition):
+            return read[0] + read[1]
+        if isinstance(layer, Affine):
+            return layer.magnitude(read[0]) + layer.constant_size(read[0][:1])
+        return read[0]
+
+    def _check_value(self, values: list[Tensor], size: Tensor) -> None:
+        """Refuse a network that computes something else than the layers read from it.
+
+        Raises:
+            UnsupportedModelError: it does.
+        """
+        with torch.no_grad():
+            said = self.network(values[0])
+        apart = (said - values[-1]).abs()
+        # Two float64 evaluations of the same sums; where they overflow nothing can be compared.
+        if not bool((apart <= 1e-9 * size).logical_or(~said.isfinite()).all()):
+            raise UnsupportedModelError(
+                "The fast bounds cannot pass through this network, whose forward pass computes something "
+                "else than its layers say; use the certificate 'crown', which goes through auto_LiRPA."
+            )
 
     def hidden(self, inputs: InputSet) -> Hidden:
         """Bounds of all hidden layers.
@@ -164,11 +214,7 @@ class Propagator:
                 intervals.append((lower.clamp_min(0.0), upper.clamp_min(0.0)))
                 sizes.append(sizes[source] * (upper > 0) + relaxation.intercept)
                 continue
-            if isinstance(layer, Addition):
-                size = sizes[node.inputs[0]] + sizes[node.inputs[1]]
-            else:
-                size = layer.magnitude(sizes[node.inputs[0]])
-                size = size + layer.apply(torch.zeros_like(sizes[node.inputs[0]][:1])).abs()
+            size = self._size(layer, [sizes[source] for source in node.inputs])
             lower, upper = layer.interval(*read)
             intervals.append((lower - self.slack * size, upper + self.slack * size))
             sizes.append(size)
@@ -189,7 +235,7 @@ class Propagator:
         with the same slope is never looser in the end, one with the other slope may be.
         """
         lower, upper = interval
-        is_open = (lower < 0) & (upper > 0)
+        is_open = may_have_either_sign(lower, upper)
         # Intervals of a linear function of a box are exact.
         is_exact = inputs.images is None and not relaxations and not self._has_sums(position)
         if is_exact or not bool(is_open.any()):
@@ -202,8 +248,8 @@ class Propagator:
         rising = upper > -lower
         rising[is_open] = high > -low
         new_lower, new_upper = lower.clone(), upper.clone()
-        new_lower[is_open] = torch.maximum(lower[is_open], low - slack)
-        new_upper[is_open] = torch.minimum(upper[is_open], high + slack)
+        new_lower[is_open] = torch.fmax(lower[is_open], low - slack)
+        new_upper[is_open] = torch.fmin(upper[is_open], high + slack)
         return new_lower, new_upper, rising
 
     def _has_sums(self, position: int) -> bool:

@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def may_have_either_sign(lower: Tensor, upper: Tensor) -> Tensor:
+    """Which units are open; bounds that are NaN (an overflow) prove no sign."""
+    return ~((lower >= 0) | (upper <= 0))
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """Slopes of one ReLU layer; every tensor (N, *shape of the layer).
@@ -41,7 +46,7 @@ class Relaxation:
             upper: the same.
             rising: where the lower line's default slope is 1; ``upper > -lower`` if not given.
         """
-        is_open = (lower < 0) & (upper > 0)
+        is_open = may_have_either_sign(lower, upper)
         fixed = (upper > 0).to(lower.dtype)
         width = torch.where(is_open, upper - lower, torch.ones_like(lower))
         slope = torch.where(is_open, upper / width, fixed)

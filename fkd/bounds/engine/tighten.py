@@ -47,8 +47,9 @@ def tighten(inputs: InputSet, reduced: Reduced, *, steps: int, rate: float = 0.2
             low, high = _bounds(
                 (inputs, reduced), (fast_inputs, fast), k, rows, steps=few, rate=rate
             )
-            lower.append(torch.maximum(stage.lower[:, rows], low))
-            upper.append(torch.minimum(stage.upper[:, rows], high))
+            # NaN (an overflow of the search) proves nothing.
+            lower.append(torch.fmax(stage.lower[:, rows], low))
+            upper.append(torch.fmin(stage.upper[:, rows], high))
         better = replace(
             stage,
             lower=torch.where(stage.is_real, torch.cat(lower, 1), 0.0),

@@ -109,13 +109,15 @@ class Units:
 
 
 def can_slide(layers: tuple[Layer, ...], graph: Graph, position: int) -> bool:
-    """Whether everything from ``position`` down to the image keeps the shape of a map."""
-    seen, waiting = set(), [position]
-    while waiting:
-        node = waiting.pop()
-        if node in seen or node == 0:
+    """Whether everything from ``position`` down to the image keeps the shape of a map.
+
+    Branches of a sum have to reach what they share with the same stride, or their windows do not move
+    together.
+    """
+    strides = {position: (1, 1)}
+    for node in range(position, 0, -1):
+        if node not in strides:
             continue
-        seen.add(node)
         layer = layers[node]
         is_map = isinstance(layer, Convolution | ChannelAffine | Rectifier | Addition) or (
             isinstance(layer, AveragePooling) and layer.kernel is not None
@@ -123,7 +125,11 @@ def can_slide(layers: tuple[Layer, ...], graph: Graph, position: int) -> bool:
         is_map = is_map or (isinstance(layer, Reshape) and not layer.flatten)
         if not is_map:
             return False
-        waiting.extend(graph.nodes[node].inputs)
+        _, step = _kernel(layer)
+        stride = (strides[node][0] * step[0], strides[node][1] * step[1])
+        for source in graph.nodes[node].inputs:
+            if strides.setdefault(source, stride) != stride:
+                return False
     return True
 
 
@@ -219,7 +225,7 @@ class Slide:
             return window, 0.0
         # The window may reach beyond the map, where there is no unit, nor a bias.
         values = window.values
-        if values.shape[-2:] != (1, 1):
+        if values.shape[-2:] != (1, 1) or window.padding != (0, 0):
             values = values * self._inside(node, window, units)
         if isinstance(layer, ChannelAffine):
             extra = values.flatten(3).sum(3) @ layer.shift
