@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fkd.core.disk import write_advice
 from fkd.core.errors import StoreError
 
 
@@ -91,7 +92,7 @@ def check_out(path: Path, suffixes: Sequence[str]) -> Path:
         )
     if path.is_dir():
         raise StoreError(f"--out names the folder '{path}'; give a file's name.")
-    ensure_writable(path.absolute().parent, 2**20)
+    ensure_writable(path.absolute().parent, 2**20, f"'{path.name}'")
     return path
 
 
@@ -114,8 +115,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     except OSError as error:
         raise StoreError(
-            f"'{path}' could not be written ({error.strerror or error}); free some space or choose "
-            "another folder. Nothing was changed there."
+            f"'{path}' could not be written ({error.strerror or error}); "
+            f"{write_advice(error, path.parent)}. Nothing was changed there."
         ) from error
     finally:
         if temporary is not None:

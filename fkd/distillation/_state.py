@@ -16,6 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from fkd.core.disk import write_advice
 from fkd.core.errors import CheckpointError, RunError
 
 _FORMAT = 1
@@ -101,7 +102,7 @@ def save_state(
         shutil.rmtree(fresh, ignore_errors=True)
         raise RunError(
             f"The training's checkpoint could not be written to {folder} "
-            f"({error.strerror or error}); free some space or choose another folder, then resume."
+            f"({error.strerror or error}); {write_advice(error, folder)}, then resume."
         ) from None
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fkd.core.device import choose_device
+from fkd.core.disk import write_advice
 from fkd.core.errors import Cancelled, RunError
 from fkd.core.paths import models_dir
 from fkd.core.progress import ProgressCallback, report
@@ -71,10 +72,10 @@ def train_model(
             the same model, or an unfinished run of another specification is in the way.
         Cancelled: the callback asked to stop; the checkpoint is kept.
     """
-    report(progress, "preparing", 0, 1)
     plan = check_spec(spec)
     out = models_dir() / spec.name if out is None else Path(out)
     if resume and _is_finished(plan, out):
+        report(progress, "preparing", 0, 1)
         return load_model(out)
     check_new_model(out)
     partial = out.with_name(out.name + ".partial")
@@ -82,6 +83,8 @@ def train_model(
         if not resume:
             _clear(partial)
         try:
+            # Only now: a line of progress before the sentence of a refusal would confuse.
+            report(progress, "preparing", 0, 1)
             run = _Run(plan, partial, progress)
         except BaseException:
             # Nothing was trained: leave no folder behind that would look like a training to resume.
@@ -123,7 +126,7 @@ def _lock(partial: Path) -> filelock.AcquireReturnProxy:
     except OSError as error:
         raise RunError(
             f"The folder {partial} cannot be written ({error.strerror or error}); "
-            "choose another folder or check its permissions."
+            f"{write_advice(error, partial)}."
         ) from None
 
 

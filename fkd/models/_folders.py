@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fkd.core.config import validation_sentence
+from fkd.core.disk import write_advice
 from fkd.core.errors import CheckpointError, ConfigError
 from fkd.models.card import CARD_VERSION, ModelCard
 
@@ -144,7 +145,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes], *, overwrite: bool) -
     except OSError as error:
         raise CheckpointError(
             f"The model could not be written to {folder} ({error.strerror or error}); "
-            "free some space or choose another folder, then try again."
+            f"{write_advice(error, folder)}, then try again."
         ) from None
     finally:
         _remove(fresh)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from fkd.core.disk import elsewhere, write_advice
 from fkd.core.errors import StoreError
 from fkd.records.schemas import ANALYSIS_COLUMNS, Column, arrow_schema
 
@@ -38,19 +39,19 @@ class StoredTable:
 
 
 @contextlib.contextmanager
-def _sentences(path: Path, doing: str) -> Iterator[None]:
+def _sentences(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
-            f"'{path.name}' could not be {doing} in '{path.parent}' ({reason}); free some space or "
-            "choose another folder. Nothing was changed there."
+            f"{what} could not be written in '{folder}' ({reason}); {write_advice(error, folder)}. "
+            "Nothing was changed there."
         ) from error
 
 
 def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    with _sentences(path, "written"):
+    with _sentences(f"'{path.name}'", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
@@ -68,22 +69,26 @@ def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def ensure_writable(folder: Path, needed_bytes: int) -> None:
+def ensure_writable(folder: Path, needed_bytes: int, what: str = "The results") -> None:
     """Check before long work that its result can be stored.
+
+    Args:
+        folder: where; made if it is not there.
+        needed_bytes: about how much there will be.
+        what: is to be stored, for the error's sentence.
 
     Raises:
         StoreError: the folder cannot be made or written, or the disk lacks ``needed_bytes``.
     """
-    probe = folder / "results"
-    with _sentences(probe, "written"):
+    with _sentences(what, folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
         free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise StoreError(
-            f"The folder '{folder}' has {free / 2**20:.0f} MiB free and the results need about "
-            f"{needed_bytes / 2**20:.0f} MiB; free some space or set FKD_HOME to another folder."
+            f"{what} could not be written in '{folder}', which has {free / 2**20:.0f} MiB free of the "
+            f"{needed_bytes / 2**20:.0f} MiB needed; free some space or {elsewhere(folder)}."
         )
 
 

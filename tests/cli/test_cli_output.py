@@ -29,6 +29,18 @@ def test_missing_figures_are_dashes():
     assert (percent(None), percent(0.1234)) == ("-", "12.3 %")
 
 
+def test_an_unwritable_folder_is_found_out_in_the_files_own_name(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(StoreError) as caught:
+        check_out(tmp_path / "y.parquet", [".parquet"])
+    assert str(caught.value).startswith(
+        f"'y.parquet' could not be written in '{tmp_path}' (Permission denied); make that folder writable"
+    )
+
+
 def test_a_file_is_whole_or_absent(tmp_path):
     path = tmp_path / "deep" / "x.csv"
     write_whole(path, lambda temporary: temporary.write_text("first"))

@@ -1,6 +1,7 @@
 """Copies with altered weights: rounded and pruned as written down, measured and saved like a student."""
 
 import copy
+import errno
 import shutil
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import Field
 
 from fkd.core.config import Config
-from fkd.core.errors import Cancelled, CheckpointError, ConfigError
+from fkd.core.errors import Cancelled, CheckpointError, ConfigError, StoreError
 from fkd.core.paths import models_dir
 from fkd.data import load_split
 from fkd.distillation import (
@@ -265,6 +266,23 @@ def test_a_damaged_teacher_is_not_copied(robust_teacher, tmp_path):
     (folder / "model.safetensors").write_bytes(bytes(content))
     with pytest.raises(CheckpointError, match="not those its card speaks of"):
         check_copy(make_spec(folder))
+
+
+def test_a_folder_that_cannot_be_written_costs_no_measuring(robust_teacher, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    reports = []
+    with pytest.raises(StoreError) as caught:
+        copy_model(make_spec(robust_teacher), out=tmp_path / "copy", progress=reports.append)
+    assert str(caught.value) == (
+        f"The model 'copy' could not be written in '{tmp_path}' (Permission denied); make that folder "
+        "writable or choose another folder. Nothing was changed there."
+    )
+    # A line of progress before the sentence would only confuse.
+    assert reports == []
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_new_way_of_copying_is_one_class(robust_teacher, tmp_path):

@@ -145,7 +145,7 @@ def test_an_unwritable_folder_costs_no_training_and_leaves_nothing(tmp_path, mon
     monkeypatch.setattr(trainer._Run, "_step", lambda *_: pytest.fail("a step was trained"))
     with pytest.raises(RunError, match=r"The folder .*m\.partial cannot be written \(") as caught:
         train_model(tiny_spec(), out=tmp_path / "file" / "m")
-    assert str(caught.value).endswith("choose another folder or check its permissions.")
+    assert str(caught.value).endswith("check that folder or choose another folder.")
     assert (tmp_path / "file").read_text() == ""
 
 

@@ -122,9 +122,9 @@ def test_tensors_come_back_and_damage_reads_as_absent(tmp_path):
 
 def test_a_folder_that_cannot_hold_the_result_is_found_out_first(tmp_path):
     ensure_writable(tmp_path / "new", 1000)
-    with pytest.raises(StoreError, match="MiB free and the results need"):
+    with pytest.raises(StoreError, match=r"The results could not.*MiB free of the"):
         ensure_writable(tmp_path, 2**62)
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(StoreError, match="could not be written"):
-        ensure_writable(blocked / "inside", 1000)
+    with pytest.raises(StoreError, match=r"The table could not be written in .*inside"):
+        ensure_writable(blocked / "inside", 1000, "The table")

@@ -28,6 +28,7 @@ from fkd.models import (
     save_model,
     save_onnx,
 )
+from fkd.records import ensure_writable
 
 
 def copy_model(
@@ -49,7 +50,8 @@ def copy_model(
 
     Raises:
         ConfigError: the specification does not fit together or the name is taken.
-        CheckpointError: the teacher's files are damaged, or the folder cannot be written.
+        CheckpointError: the teacher's files are damaged.
+        StoreError: the folder cannot be written (found out before the work).
         UnsupportedModelError: an ONNX graph that cannot be run or has no constant weights.
         DataError: the data set is absent or damaged.
         Cancelled: the callback asked to stop; nothing is left behind.
@@ -60,13 +62,17 @@ def copy_model(
         >>> copy_model(spec).card.method  # doctest: +SKIP
         'quantised'
     """
-    report(progress, "preparing", 0, 1)
     started = time.monotonic()
     plan = check_copy(spec)
     out = models_dir() / spec.name if out is None else Path(out)
     if _is_finished(plan, out):
         return load_model(out)
     check_new_model(out)
+    # Float32 weights, and as much again for the card and whatever else a folder needs.
+    size = 4 * plan.teacher.card.parameters + 2**20
+    ensure_writable(out.absolute().parent, size, f"The model '{out.name}'")
+    # Only now: a line of progress before the sentence of a refusal would confuse.
+    report(progress, "preparing", 0, 1)
     content = None
     if plan.teacher.card.architecture == "onnx":
         network, content = altered_onnx(plan.teacher, plan.copying)
