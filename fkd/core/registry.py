@@ -58,6 +58,10 @@ class Registry(Generic[EntryT]):
                 )
             entry.name = name
             self._entries[name] = entry
+            settings = getattr(entry, "Config", None)
+            if settings is not None:
+                # Its error sentences then speak of the entry instead of the class.
+                settings.registry = self
             return entry
 
         return decorate
@@ -94,6 +98,20 @@ class Registry(Generic[EntryT]):
             name: (entry.__doc__ or "").strip().splitlines()[0] if entry.__doc__ else ""
             for name, entry in sorted(self._entries.items())
         }
+
+    def owners(self, settings: type) -> list[str]:
+        """Names of the entries whose ``Config`` is exactly this class."""
+        entries = sorted(self._entries.items())
+        return [name for name, entry in entries if getattr(entry, "Config", None) is settings]
+
+    def with_setting(self, field: str) -> list[str]:
+        """Names of the entries whose ``Config`` has a field of that name."""
+        self._load()
+        return [
+            name
+            for name, entry in sorted(self._entries.items())
+            if field in getattr(getattr(entry, "Config", None), "model_fields", ())
+        ]
 
     def __contains__(self, name: str) -> bool:
         self._load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ from fkd.models import ARCHITECTURES, Model, check_name, load_model, weight_shap
 
 class TrainSpec(Config):
     """Everything that determines a training run."""
+
+    called: ClassVar[str] = "training"
 
     name: str = Field(description="Name of the new model; also its folder's name.")
     dataset: str = Field(default="digits", description="Data set to train on.")

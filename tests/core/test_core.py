@@ -95,6 +95,41 @@ def test_bad_configurations_are_one_sentence(values, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_settings_are_called_what_people_call_them():
+    class TrialRunConfig(_Settings):
+        """Settings of nothing in particular."""
+
+    with pytest.raises(ConfigError, match=r"^trial run: 'steps' is not usable"):
+        TrialRunConfig.parse(steps=0)
+    registry = Registry("shape", None)
+
+    class CircleConfig(_Settings):
+        """A circle's."""
+
+        name: str = "circle"
+
+    class SquareConfig(CircleConfig):
+        """A square's."""
+
+        name: str = "square"
+        side: int = 1
+
+    for name, settings in (
+        ("circle", CircleConfig),
+        ("disc", CircleConfig),
+        ("square", SquareConfig),
+    ):
+        registry.register(name)(type(name, (), {"Config": settings}))
+    for settings, values, sentence in (
+        (CircleConfig, {"side": 2}, "shape circle has no setting called 'side'; square has."),
+        (CircleConfig, {"name": "disc", "steps": 0}, "shape disc: 'steps' is not usable"),
+        (SquareConfig, {"size": 2}, "shape square has no setting called 'size'; remove it"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            settings.parse(values)
+        assert str(caught.value).startswith(sentence)
+
+
 def test_a_name_can_be_taken_only_once():
     registry = Registry("shape", None)
 

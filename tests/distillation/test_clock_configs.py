@@ -145,13 +145,13 @@ def test_learning_rates_follow_their_schedules():
     ],
 )
 def test_a_specification_out_of_range_is_one_sentence(field, value):
-    with pytest.raises(ConfigError, match=f"TrainSpec: '{field}' is not usable, .* got {value}"):
+    with pytest.raises(ConfigError, match=f"training: '{field}' is not usable, .* got {value}"):
         spec(**{field: value})
 
 
 def test_a_specification_needs_a_name_and_knows_its_settings():
-    with pytest.raises(ConfigError, match="TrainSpec needs a value for 'name'"):
+    with pytest.raises(ConfigError, match="training needs a value for 'name'"):
         TrainSpec.parse({})
-    with pytest.raises(ConfigError, match="TrainSpec has no setting called 'epoch'"):
+    with pytest.raises(ConfigError, match="training has no setting called 'epoch'"):
         spec(epoch=3)
     assert all(info.description for info in TrainSpec.model_fields.values())

@@ -86,15 +86,17 @@ def test_unusable_names_are_refused(name):
 
 def test_settings_are_checked_by_their_owners():
     assert refusal(method="trades", method_config={"beta": -1}).startswith(
-        "TRADESConfig: 'beta' is not usable,"
+        "training method trades: 'beta' is not usable,"
     )
     assert refusal(method_config={"beta": 1}) == (
-        "StandardConfig has no setting called 'beta'; remove it or check its spelling."
+        "training method standard has no setting called 'beta'; trades has."
     )
     assert refusal(architecture_config={"hidden": []}).startswith(
-        "MLPConfig: 'hidden' is not usable,"
+        "architecture mlp: 'hidden' is not usable,"
     )
-    assert refusal(architecture_config={"width": 3}).startswith("MLPConfig has no setting called")
+    assert refusal(architecture_config={"width": 3}).startswith(
+        "architecture mlp has no setting called"
+    )
     assert refusal(report_epsilons=[8]) == (
         "epsilon must lie in [0, 1] (images are scaled to [0, 1]), got 8; did you mean 8/255?"
     )
