@@ -43,62 +43,63 @@ def read_bytes(path: Path, what: str) -> bytes:
         ) from None
 
 
-def parse_weights(content: bytes, shown: str) -> dict[str, Tensor]:
+def parse_weights(content: bytes, shown: str, *, is_stored: bool = False) -> dict[str, Tensor]:
     """Tensors of a safetensors file.
 
     Args:
         content: the whole file.
         shown: the file's name for error messages.
+        is_stored: whether it is a model's that fkd keeps, whose damage saving anew does not mend.
 
     Raises:
         CheckpointError: a pickle, truncated, damaged or no safetensors at all.
     """
     # Pickles start with 0x80 and torch.save's archives with the zip signature; both can run code.
     # A safetensors header of 640 bytes, say, also starts with 0x80 0x02, but its JSON follows.
+    again = "copy or train the model again"
+    anew = again if is_stored else "save the weights with safetensors.torch.save_file"
     if content[:4] == b"PK\x03\x04" or (
         content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05" and content[8:9] != b"{"
     ):
         raise CheckpointError(
             f"{shown} is not a safetensors file but a pickle (as torch.save writes), which could run "
-            "code when read; convert it where you trust it with safetensors.torch.save_file."
+            f"code when read; {anew if is_stored else f'where you trust it, {anew}'}."
         )
-    _check_header(content, shown)
+    _check_header(content, shown, again, anew)
     try:
         return load_safetensors(content)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{shown} is truncated or damaged ({str(error).splitlines()[0]}); "
-            "copy or train the model again."
+            f"{shown} is truncated or damaged ({str(error).splitlines()[0]}); {again}."
         ) from None
 
 
-def _check_header(content: bytes, shown: str) -> None:
-    """Length and JSON of the header, before the library allocates anything."""
+def _check_header(content: bytes, shown: str, again: str, anew: str) -> None:
+    """Length and JSON of the header, before the library allocates anything.
+
+    Args:
+        content: the whole file.
+        shown: its name.
+        again: what to do where a part is missing.
+        anew: what to do where it is something else.
+    """
     not_safetensors = f"{shown} is not a safetensors file"
     if len(content) < 10:
-        raise CheckpointError(
-            f"{not_safetensors} (only {len(content)} bytes); copy or train the model again."
-        )
+        raise CheckpointError(f"{not_safetensors} (only {len(content)} bytes); {again}.")
     (length,) = struct.unpack("<Q", content[:8])
     if length > _MAX_HEADER:
-        raise CheckpointError(
-            f"{not_safetensors} (its header would take {length} bytes); "
-            "save the weights with safetensors.torch.save_file."
-        )
+        raise CheckpointError(f"{not_safetensors} (its header would take {length} bytes); {anew}.")
     if 8 + length > len(content):
         raise CheckpointError(
             f"{shown} is truncated: its header alone takes {8 + length} bytes and the file has "
-            f"{len(content)}; copy or train the model again."
+            f"{len(content)}; {again}."
         )
     try:
         header = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise CheckpointError(
-            f"{not_safetensors} (its header is no JSON); "
-            "save the weights with safetensors.torch.save_file."
-        )
+        raise CheckpointError(f"{not_safetensors} (its header is no JSON); {anew}.")
 
 
 def dump_weights(network: nn.Module) -> bytes:

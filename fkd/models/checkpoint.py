@@ -251,6 +251,8 @@ def load_file(path: Path, *, device: str | torch.device = "cpu") -> Model:
     target = choose_device(str(device))
     card = parse_card(path.parent / CARD_FILE)
     content = read_bytes(path, "weights file")
+    # With its folder: every model's file is called the same.
+    shown = str(path)
     if path.suffix == ".onnx":
         _check_hash(card, content, path)
         network, _ = network_from_onnx(
@@ -259,13 +261,13 @@ def load_file(path: Path, *, device: str | torch.device = "cpu") -> Model:
             num_classes=card.num_classes,
             mean=card.mean,
             std=card.std,
-            shown=path.name,
+            shown=shown,
         )
     else:
         # Parsed first: that a file is truncated or a pickle says more than that its hash is another.
-        weights = parse_weights(content, path.name)
+        weights = parse_weights(content, shown, is_stored=True)
         _check_hash(card, content, path)
-        network = network_from_weights(card, weights, path.name)
+        network = network_from_weights(card, weights, shown)
     return Model(card, freeze(network, target), path)
 
 
