@@ -11,7 +11,7 @@ from fkd.cli.output import check_out, format_table, gap, percent, say
 from fkd.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from fkd.evaluation import Analysis, Summary
+    from fkd.evaluation import Analysis, AnalysisConfig, Summary
 
 _DESCRIPTION = (
     "Attack and certify a teacher and a student inside an epsilon-ball. A stored answer is reused; "
@@ -35,7 +35,13 @@ def run(arguments: Sequence[str]) -> int:
         Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
         QUIET,
     ]
-    values = parse("analyse", arguments, options, description=_DESCRIPTION, epilog=_epilog)
+    values = parse(
+        "analyse",
+        arguments,
+        options,
+        description=_DESCRIPTION,
+        epilog=lambda: levels_text(AnalysisConfig),
+    )
     config = AnalysisConfig.parse(config_values(AnalysisConfig, values))
     if values["background"]:
         return start_in_background("analyse", config.model_dump(mode="json"), values)
@@ -156,14 +162,14 @@ def _gaps(summary: Summary) -> list[dict[str, str]]:
     ]
 
 
-def _epilog() -> str:
+def levels_text(config: type[AnalysisConfig]) -> str:
+    """Every attack and certificate with its settings, those marked that ``config`` takes by default."""
     from fkd.attacks import ATTACKS
     from fkd.bounds import CERTIFICATES
-    from fkd.evaluation import AnalysisConfig
 
     lines = []
     for option, registry in (("attack", ATTACKS), ("certificate", CERTIFICATES)):
-        usual = AnalysisConfig.model_fields[option].get_default(call_default_factory=True)
+        usual = config.model_fields[option].get_default(call_default_factory=True)
         for name, summary in registry.available().items():
             is_usual = " (the default)" if name == usual.name else ""
             lines += [

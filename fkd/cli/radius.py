@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fkd.cli.analyse import DEVICE, start_in_background
+from fkd.cli.analyse import DEVICE, levels_text, start_in_background
 from fkd.cli.options import QUIET, Option, config_values, options_of, parse
 from fkd.cli.output import check_out, format_table, percent, say
 from fkd.cli.progress import ProgressBar
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = (
     "Find the largest radius at which teacher and student provably predict the same on the whole ball, "
     "for each example, with the distance of the nearest disagreement found beside it. --epsilon is the "
-    "largest radius looked at. A stored answer is reused."
+    "largest radius looked at. A stored answer is reused. The level of the bounds is tight unless "
+    "--certificate names another (name=fast is much quicker); below are all of them with their settings."
 )
 
 
@@ -35,7 +36,13 @@ def run(arguments: Sequence[str]) -> int:
         Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
         QUIET,
     ]
-    values = parse("radius", arguments, options, description=_DESCRIPTION)
+    values = parse(
+        "radius",
+        arguments,
+        options,
+        description=_DESCRIPTION,
+        epilog=lambda: levels_text(RadiusConfig),
+    )
     config = RadiusConfig.parse(config_values(RadiusConfig, values))
     if values["background"]:
         return start_in_background("radius", config.model_dump(mode="json"), values)
@@ -74,12 +81,13 @@ def _medians(radii: Radii) -> str:
 
     summary = radius_summary(radii.table)
     found = summary.radius_attack_median
-    nearest = (
-        "no disagreement found"
+    above = (
+        "no upper end (a disagreement was found on fewer than half)"
         if found is None
-        else f"nearest disagreement {found_radius_text(found)}"
+        else f"at most {found_radius_text(found)} (nearest disagreement found, upper median)"
     )
     return (
-        f"Median: certified {proved_radius_text(summary.radius_certified_median)}, {nearest}; "
-        f"known within the tolerance: {percent(summary.known_share)} of {summary.count} examples."
+        f"Median radius: at least {proved_radius_text(summary.radius_certified_median)} (certified, "
+        f"lower median), {above}.\n"
+        f"Known within the tolerance: {percent(summary.known_share)} of {summary.count} examples."
     )

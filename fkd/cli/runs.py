@@ -11,9 +11,9 @@ from typing import Any
 from fkd.cli.options import QUIET, Option, parse
 from fkd.cli.output import format_table, say
 from fkd.cli.progress import ProgressBar, describe_values
-from fkd.core.errors import RunError
+from fkd.core.errors import ConfigError, RunError
 from fkd.core.progress import Progress
-from fkd.runs import RunRecord, cancel_run, get_run, list_runs, resume_run, run_log, wait_run
+from fkd.runs import KINDS, RunRecord, cancel_run, get_run, list_runs, resume_run, run_log, wait_run
 
 _DESCRIPTION = (
     "List the runs started in the dashboard or with --background, newest first. 'runs watch ID' shows "
@@ -34,10 +34,13 @@ def run(arguments: Sequence[str]) -> int:
     options = [
         Option("json", bool, "Print a JSON list.", False),
         Option("limit", int, "How many.", 20, "INT"),
-        Option("kind", str | None, "Only this kind: train, copy, analyse or radius.", None, "TEXT"),
+        Option("kind", str | None, f"Only runs of this kind: {_kinds()}.", None, "TEXT"),
     ]
     values = parse("runs", arguments, options, description=_DESCRIPTION)
-    records = list_runs(limit=max(1, values["limit"]), kind=values.get("kind"))
+    kind = values.get("kind")
+    if kind is not None:
+        _check_kind(kind)
+    records = list_runs(limit=max(1, values["limit"]), kind=kind)
     if values["json"]:
         say(json.dumps([_plain(record) for record in records], indent=2))
     elif records:
@@ -45,9 +48,35 @@ def run(arguments: Sequence[str]) -> int:
         for record in records:
             if record.message and record.state in ("failed", "lost"):
                 say(f"\n{record.id}: {record.message}")
+    elif kind is not None and list_runs(limit=1):
+        say(f"No runs of the kind '{kind}' yet; 'runs' without --kind lists those of other kinds.")
     else:
         say("No runs yet; start one in the dashboard or with --background.")
     return 0
+
+
+def _check_kind(kind: str) -> None:
+    """Refuse a kind that is none.
+
+    Raises:
+        ConfigError: with the list of kinds.
+    """
+    try:
+        KINDS.get(kind)
+    except ConfigError as error:
+        # The command's name, and so the likeliest wrong word.
+        hint = (
+            " Among those of the kind 'train' are distillations too." if kind == "distill" else ""
+        )
+        raise ConfigError(f"{error}{hint}") from None
+
+
+def _kinds() -> str:
+    """Every kind with what it does: ``train (train a teacher or distil a student ...)``."""
+    return ", ".join(
+        f"{name} ({text[:1].lower()}{text[1:].rstrip('.')})"
+        for name, text in KINDS.available().items()
+    )
 
 
 def _find(text: str) -> str:

@@ -253,6 +253,35 @@ def test_a_trained_model_is_imported_under_another_name(fkd_command, trained, tm
         (trained / "models" / "mine").rmdir()
 
 
+def test_a_kind_without_runs_is_not_said_of_all(fkd_command, monkeypatch):
+    from fkd.runs import RunRecord
+
+    assert fkd_command("runs", "--kind", "copy")[1].startswith("No runs yet;")
+    others = [RunRecord("train-1", "train", {}, "mine", "done")]
+    monkeypatch.setattr(
+        "fkd.cli.runs.list_runs", lambda limit=50, kind=None: [] if kind == "copy" else others
+    )
+    code, out, _ = fkd_command("runs", "--kind", "copy")
+    assert code == 0 and out.startswith("No runs of the kind 'copy' yet")
+
+
+def test_help_lists_every_kind_of_run_and_every_level(capsys):
+    from fkd.bounds import CERTIFICATES
+    from fkd.runs import KINDS
+
+    def helped(command):
+        with pytest.raises(SystemExit):
+            fkd.cli.main([command, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert all(f"{kind} (" in helped("runs") for kind in KINDS)
+    for command, usual in (("analyse", "fast"), ("radius", "tight")):
+        text = helped(command)
+        assert all(f"--certificate name={name}" in text for name in CERTIFICATES)
+        assert f"--certificate name={usual} (the default)" in text
+    assert "level of the bounds is tight" in text
+
+
 ANALYSE = ["analyse", *PAIR]
 COPY = ["copy", "--teacher", "t", "--name", "x"]
 
@@ -286,13 +315,23 @@ COPY = ["copy", "--teacher", "t", "--name", "x"]
         ([*COPY, "--method-config", "bits=1"], "'bits' is not usable"),
         ([*COPY, "--method", "pruned", "--method-config", "bits=8"], "no setting called 'bits'"),
         ([*COPY, "--background", "--out", "folder"], "leave --out out"),
+        (
+            [*ANALYSE, "--certificate", "seconds=3"],
+            "fast has no setting called 'seconds'; exact has",
+        ),
+        (
+            [*ANALYSE, "--certificate", "name=exact", "seconds=-1"],
+            "certificate exact: 'seconds' is",
+        ),
         (["copy", "--teacher", "tt", "--name", "x"], "There is no model called 'tt'"),
         (["data", "download", "nowhere"], "There is no data set called 'nowhere'"),
         (["runs", "log", "last"], "There is no run 'last'"),
+        (["runs", "--kind", "nosuch"], "choose one of analyse, copy, radius, train"),
+        (["runs", "--kind", "distill"], "'train' are distillations too"),
     ],
 )
 def test_bad_input_is_one_sentence(fkd_command, words, sentence):
-    code, out, err = fkd_command(*words, *(["--quiet"] if words[0] in ("train", "copy") else []))
+    code, out, err = fkd_command(*words)
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1

@@ -171,7 +171,7 @@ def test_the_command_uses_the_store(config, no_search, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"Stored under the key {radii.key}." in shown
     median = radius_summary(radii.table).radius_certified_median
-    assert f"Median: certified {proved_radius_text(median)}" in shown
+    assert f"Median radius: at least {proved_radius_text(median)} (certified, lower" in shown
     out = tmp_path / "radii.parquet"
     assert main([*words, "--out", str(out)]) == 0
     pd.testing.assert_frame_equal(read_table(out).table, radii.table)
