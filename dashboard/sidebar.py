@@ -8,6 +8,8 @@ import streamlit as st
 
 from dashboard import backend, state
 
+#: Images analysed where nothing else is asked for.
+_COUNT = backend.DEFAULT_COUNT
 _GAP_CLASS_HELP = (
     "Whose probability is compared: the image's true label, or the class the teacher predicts."
 )
@@ -21,7 +23,7 @@ def draw() -> tuple[backend.Choice | None, str | None]:
         norm = _norm()
         epsilon_text = _epsilon(dataset, norm)
         level, seconds = _level()
-        count, gap_class = _more()
+        count, gap_class = _more(backend.image_count(dataset))
     if teacher is None or student is None:
         missing = "teacher" if teacher is None else "student"
         return None, (
@@ -156,12 +158,16 @@ def _level() -> tuple[str, float | None]:
     return level.name, float(seconds)
 
 
-def _more() -> tuple[int, str]:
+def _more(most: int | None) -> tuple[int, str]:
+    """How many images, at most ``most`` where that is known, and the class compared."""
+    if most is not None:
+        _bring_down("count", most)
     with st.expander("More", icon=":material/tune:"):
         count = st.number_input(
             "Images",
             min_value=1,
-            value=200,
+            max_value=most,
+            value=_COUNT if most is None else min(_COUNT, most),
             step=50,
             help="How many test images are analysed, from the first on.",
             **state.bound("count"),
@@ -170,6 +176,18 @@ def _more() -> tuple[int, str]:
             "Class compared", ["label", "teacher"], help=_GAP_CLASS_HELP, **state.bound("gap_class")
         )
     return int(count), gap_class
+
+
+def _bring_down(key: str, most: int) -> None:
+    """Lower a number in use or in the address to ``most``.
+
+    A link may ask for more than there is, as may what was chosen on another data set; a widget would drop
+    the one and refuse the other.
+    """
+    with contextlib.suppress(TypeError, ValueError):
+        wanted = st.session_state.get(key) or st.query_params.get(key)
+        if wanted and int(wanted) > most:
+            st.session_state[key] = most
 
 
 def _dataset_changed() -> None:

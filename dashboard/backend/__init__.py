@@ -26,11 +26,19 @@ from dashboard.backend.catalogue import (
     data_sets,
     default_pair,
     download,
+    image_count,
     same_method_student,
     students,
     teachers,
 )
-from dashboard.backend.choice import L2_DEFAULT, L2_RADII, NORM_NAMES, Choice, parse_epsilon
+from dashboard.backend.choice import (
+    DEFAULT_COUNT,
+    L2_DEFAULT,
+    L2_RADII,
+    NORM_NAMES,
+    Choice,
+    parse_epsilon,
+)
 from dashboard.backend.forms import Field, fields_of
 from dashboard.backend.levels import (
     Level,
@@ -62,14 +70,17 @@ from dashboard.backend.reference import (
     where_things_are,
 )
 from dashboard.backend.runs import (
+    LiveBracket,
     architectures,
     cancel_run,
     copy_fields,
     copyings,
     default_architecture,
+    finished_images,
     free_name,
     get_run,
     is_read_only,
+    keeps_finished,
     live_analysis,
     live_bracket,
     log_folder,
@@ -98,6 +109,7 @@ from fkd.evaluation import (
 from fkd.runs import RunRecord
 
 __all__ = [
+    "DEFAULT_COUNT",
     "L2_DEFAULT",
     "L2_RADII",
     "NORM_NAMES",
@@ -109,6 +121,7 @@ __all__ = [
     "Field",
     "FkdError",
     "Level",
+    "LiveBracket",
     "Loaded",
     "LoadedRadii",
     "RadiusSummary",
@@ -139,11 +152,14 @@ __all__ = [
     "fields_of",
     "find",
     "find_radii",
+    "finished_images",
     "found_radius_text",
     "free_name",
     "get_run",
     "histogram",
+    "image_count",
     "is_read_only",
+    "keeps_finished",
     "latest_choice",
     "level_title",
     "levels",

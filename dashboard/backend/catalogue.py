@@ -35,6 +35,18 @@ def data_set(name: str) -> DataSetInfo | None:
     return next((info for info in list_data_sets() if info.name == name), None)
 
 
+def image_count(dataset: str) -> int | None:
+    """How many test images there are; None where they cannot be read.
+
+    Reading is for once: splits stay in memory, and a stored answer needs their fingerprint anyway.
+    """
+    try:
+        found = get_data_set(dataset)
+        return len(found.load("test")) if found.is_available() else None
+    except FkdError:
+        return None
+
+
 def cards(dataset: str | None = None, role: str | None = None) -> list[ModelCard]:
     """Model cards, shipped ones first."""
     return list_models(dataset, role)

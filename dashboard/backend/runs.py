@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,24 @@ def start_analysis(choice: Choice) -> str:
     return runs.start_run("analyse", choice.config().model_dump(mode="json"))
 
 
+def keeps_finished(choice: Choice) -> bool:
+    """Whether an analysis at the choice's level keeps the images that are finished when it is stopped."""
+    from fkd.bounds import CERTIFICATES
+
+    return CERTIFICATES.get(choice.level).is_resumable
+
+
+def finished_images(choice: Choice) -> int:
+    """How many images are kept from an analysis of the choice that was stopped.
+
+    Raises:
+        FkdError: the choice names something that does not exist or does not fit.
+    """
+    from fkd.evaluation import finished_examples
+
+    return finished_examples(choice.config())
+
+
 def live_analysis(choice: Choice) -> RunRecord | None:
     """The newest run of exactly this choice, unless it is done."""
     wanted = choice.config().model_dump(mode="json")
@@ -89,30 +108,67 @@ _LATEST = 2000
 _TOGETHER = 16
 
 
-def live_bracket(run_id: str) -> pd.DataFrame:
-    """The bracket of an example that a run's certificate is at, as it has closed so far.
+@dataclass(frozen=True)
+class LiveBracket:
+    """The bracket of one example of a run that searches, as it has closed so far.
 
-    Returns:
-        One row a report, oldest first: ``example`` (position), ``seconds`` (spent on it), ``lower``,
-        ``upper`` (of the largest gap), ``width`` (what is open between them), ``open`` and ``evaluated``
-        (parts of the ball), ``done`` and ``total`` (examples).  Empty where the run reports no brackets.
+    Attributes:
+        example: its position.
+        is_in_work: whether it has reported since the last example was done; otherwise it is the one that
+            reported last, and the next is being prepared.
+        done: examples done, as the run's record says.
+        total: of so many.
+        history: one row a report, oldest first: ``seconds`` (spent on it), ``lower``, ``upper`` (of the
+            largest gap), ``width`` (what is open between them), ``open`` and ``evaluated`` (parts of the
+            ball).
     """
-    history = runs.run_history(run_id, last=_LATEST)
+
+    example: int
+    is_in_work: bool
+    done: int
+    total: int
+    history: pd.DataFrame
+
+
+def live_bracket(record: RunRecord) -> LiveBracket | None:
+    """The bracket that a run's certificate is at, as of the record; None where it reports none.
+
+    Args:
+        record: what else is shown of the run: of reports that came after it nothing is said, so that the
+            progress bar and the bracket tell of one moment.
+    """
+    # Any other stage is about the whole table.
+    if record.stage != "certificate":
+        return None
+    history = runs.run_history(record.id, last=_LATEST)
     if not {"example", "lower", "upper"} <= set(history.columns):
-        return pd.DataFrame()
-    # A stage after the certificate's is about the whole table.
-    if history["stage"].iloc[-1] != "certificate":
-        return pd.DataFrame()
-    history = history[history["attempt"] == history["attempt"].iloc[-1]]
-    history = history[history["upper"].notna() & history["lower"].notna()]
+        return None
+    history = history[
+        (history["stage"] == "certificate")
+        & (history["attempt"] == record.attempt)
+        & (history["done"] <= record.done)
+        & history["upper"].notna()
+        & history["lower"].notna()
+    ]
     if history.empty:
-        return pd.DataFrame()
-    columns = ["example", "seconds", "lower", "upper", "open", "evaluated", "done", "total"]
-    # Several examples are searched side by side: the longest searched is shown until it is done.
-    now = history.tail(_TOGETHER)
-    latest = history[history["example"] == now.loc[now["seconds"].idxmax(), "example"]]
-    latest = latest.reindex(columns=columns).reset_index(drop=True)
-    return latest.assign(width=(latest["upper"] - latest["lower"]).clip(lower=0.0))
+        return None
+    # Who has not reported since the count rose may be the one that is done.
+    since = history[history["done"] == record.done].tail(_TOGETHER)
+    if since.empty:
+        example = history["example"].iloc[-1]
+    else:
+        # Several examples are searched side by side: the one begun first is shown until it is done.
+        begun = history["time"] - pd.to_timedelta(history["seconds"], unit="s")
+        example = begun.groupby(history["example"]).min()[since["example"].unique()].idxmin()
+    columns = ["seconds", "lower", "upper", "open", "evaluated"]
+    latest = history[history["example"] == example].reindex(columns=columns).reset_index(drop=True)
+    return LiveBracket(
+        example=int(example),
+        is_in_work=not since.empty,
+        done=record.done,
+        total=record.total,
+        history=latest.assign(width=(latest["upper"] - latest["lower"]).clip(lower=0.0)),
+    )
 
 
 def start_training(spec: dict[str, Any]) -> str:

@@ -11,15 +11,16 @@ from dashboard.parts.chart import chart
 
 def live_bracket(record: backend.RunRecord) -> None:
     """Figures and a chart of the run's latest bracket; nothing for runs that report none."""
-    history = backend.live_bracket(record.id)
-    if history.empty:
+    bracket = backend.live_bracket(record)
+    if bracket is None:
         return
-    last = history.iloc[-1]
-    example = int(last["example"])
-    done = f"{int(last['done'])} of {int(last['total'])} done"
+    last = bracket.history.iloc[-1]
+    # Between two images the last bracket stays in sight, under a name that is true of it.
+    image = "Image in work" if bracket.is_in_work else "Image last in work"
+    done = f"{bracket.done} of {bracket.total} done"
     with st.grid(4, min_column_width=130):
         for label, value, below, tip in (
-            ("Image in work", f"{example}", done, "Its position in the test split."),
+            (image, f"{bracket.example}", done, "Its position in the test split."),
             (
                 "Gap reached",
                 figures.at_least(last["lower"]),
@@ -48,7 +49,7 @@ def live_bracket(record: backend.RunRecord) -> None:
                 border=True,
                 help=tip,
             )
-    chart(figures.closing(history, example=example), f"closing_{record.id}")
+    chart(figures.closing(bracket.history, example=bracket.example), f"closing_{record.id}")
 
 
 def _whole(value: float) -> str:

@@ -100,19 +100,16 @@ def no_pair(problem: str) -> None:
 
 
 def not_analysed(choice: backend.Choice) -> None:
-    """Explain that nothing is stored for this choice, and offer the one next step."""
+    """Explain that nothing is stored for this choice, and offer the one next step.
+
+    Where a run is to answer it, say how far that is and what is kept of it.
+    """
     info = backend.data_set(choice.dataset)
     live = backend.live_analysis(choice)
     with st.container(border=True):
-        st.subheader("Not analysed yet", anchor=False)
-        st.markdown(
-            f"Nothing is stored for **{choice.student}** against **{choice.teacher}** within "
-            f"{figures.ball_in_pixels(choice.epsilon, choice.norm)} on the first {choice.count} test "
-            f"images of **{choice.dataset}** with bounds of the level "
-            f"**{backend.level_title(choice)}**. An analysis attacks each image to find how far the two "
-            f"get apart, and certifies how far they can get at most; it takes {_duration(choice)}, and "
-            "is kept."
-        )
+        title, text = _standing(choice, live)
+        st.subheader(title, anchor=False)
+        st.markdown(text)
         if live is not None and not live.has_ended:
             run.watch(live)
         elif info is not None and not info.is_available:
@@ -123,6 +120,51 @@ def not_analysed(choice: backend.Choice) -> None:
             if live is None or not live.can_resume:
                 _start(choice)
     _stored_instead(choice)
+
+
+#: Heading, and what has become of the analysis, for each way in which a run ends without a table.
+_ENDED = {
+    "cancelled": ("Analysis cancelled", "was cancelled"),
+    "failed": ("Analysis failed", "failed"),
+    "lost": ("Analysis interrupted", "ended with its process"),
+}
+
+
+def _standing(choice: backend.Choice, live: backend.RunRecord | None) -> tuple[str, str]:
+    """Heading and text for a choice whose table is not stored.
+
+    Args:
+        choice: what is asked for.
+        live: the run that is to answer it, if there is one.
+    """
+    what = (
+        f"**{choice.student}** against **{choice.teacher}** within "
+        f"{figures.ball_in_pixels(choice.epsilon, choice.norm)} on the first {choice.count} test "
+        f"images of **{choice.dataset}** with bounds of the level **{backend.level_title(choice)}**"
+    )
+    if live is None:
+        return "Not analysed yet", (
+            f"Nothing is stored for {what}. An analysis attacks each image to find how far the two "
+            f"get apart, and certifies how far they can get at most; it takes {_duration(choice)}, and "
+            "is kept."
+        )
+    if not live.has_ended:
+        kept = (
+            "images are bounded in small groups, and finished groups are kept, also when it is cancelled"
+            if backend.keeps_finished(choice)
+            else "when it is cancelled, nothing of it is kept"
+        )
+        return "Being analysed", (
+            f"Results for {what} appear here when all images are done. You can leave the page; {kept}."
+        )
+    title, ended = _ENDED.get(live.state, ("Analysis ended", "ended"))
+    finished = backend.finished_images(choice)
+    kept = (
+        f"The bounds of {finished} images, in finished groups, are kept; *Resume* does the others."
+        if finished
+        else "Nothing of it is kept; *Resume* begins anew."
+    )
+    return title, f"The analysis of {what} {ended} before all images were done. {kept}"
 
 
 def _duration(choice: backend.Choice) -> str:

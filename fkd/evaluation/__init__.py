@@ -1,5 +1,6 @@
 """Pairs measured: data, teacher, student and ball in; tables, summaries and details out."""
 
+from fkd.evaluation._saved_chunks import finished_examples
 from fkd.evaluation.compare import analyse_and_compare, compare
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, parse_analysis
 from fkd.evaluation.detail import (
@@ -65,6 +66,7 @@ __all__ = [
     "example_detail",
     "find_analysis",
     "find_radii",
+    "finished_examples",
     "found_radius_text",
     "gap_curve",
     "histogram",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -11,9 +12,11 @@ import torch
 
 from fkd.bounds import CertificateResult
 from fkd.core.paths import results_dir
+from fkd.evaluation.config import AnalysisConfig, ResolvedPair
 from fkd.records import read_tensors, write_tensors
 
 _FIELDS = ("gap_upper", "gap_lower", "agrees", "teacher_robust", "student_robust")
+_NAME = re.compile(r"(\d+)-(\d+)\.safetensors")
 _POINTS, _SECONDS = "points", "seconds"
 
 
@@ -72,9 +75,27 @@ class SavedChunks:
         """Whether something is kept."""
         return self.folder.is_dir()
 
+    @property
+    def kept(self) -> int:
+        """How many examples are kept."""
+        if not self.has_any:
+            return 0
+        names = [_NAME.fullmatch(path.name) for path in self.folder.iterdir()]
+        return sum(int(name[2]) - int(name[1]) for name in names if name is not None)
+
     def clear(self) -> None:
         """Forget everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, rows: slice) -> Path:
         return self.folder / f"{rows.start}-{rows.stop}.safetensors"
+
+
+def finished_examples(config: AnalysisConfig) -> int:
+    """Of how many examples the certificate is kept from an analysis that was stopped.
+
+    Raises:
+        ConfigError: unknown names, or a pair that does not fit.
+        DataError: a data set without a known fingerprint is absent.
+    """
+    return SavedChunks(ResolvedPair(config).key(), torch.device("cpu")).kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +14,8 @@ from dashboard import backend, figures
 from dashboard.backend import catalogue
 from dashboard.registry import all_views
 from fkd.core.errors import ConfigError
-from fkd.evaluation import AnalysisConfig, analyse, parse_analysis
+from fkd.core.paths import results_dir
+from fkd.evaluation import AnalysisConfig, ResolvedPair, analyse, parse_analysis
 from fkd.runs import RunRecord
 from tests.dashboard.conftest import COUNT, EPSILON
 from tests.support.fake_levels import NAME, fake_level
@@ -296,10 +298,32 @@ def test_what_is_stored_at_another_level_is_one_click_away(opened, pair, choice,
 
 
 def test_the_bracket_in_work_is_of_the_newest_attempt_and_example(searching):
-    latest = backend.live_bracket("analyse-live")
-    assert latest["seconds"].tolist() == [0.5, 1.0, 1.5]
-    assert latest["upper"].tolist() == [0.90, 0.6001, 0.4001]
-    assert set(latest["example"]) == {5}
+    latest = backend.live_bracket(backend.get_run("analyse-live"))
+    assert latest.history["seconds"].tolist() == [0.5, 1.0, 1.5]
+    assert latest.history["upper"].tolist() == [0.90, 0.6001, 0.4001]
+    assert (latest.example, latest.is_in_work, latest.done, latest.total) == (5, True, 5, COUNT)
+
+
+def _at(done: int, history: list[dict], monkeypatch) -> backend.LiveBracket | None:
+    """The bracket shown with a record that says ``done``, whatever was reported since."""
+    monkeypatch.setattr("fkd.runs.run_history", lambda _, last=None: pd.DataFrame(history))
+    record = RunRecord(
+        "analyse-live", "analyse", {}, "", "running", stage="certificate", done=done, total=COUNT
+    )
+    return backend.live_bracket(record)
+
+
+def test_bar_and_bracket_tell_of_one_moment_when_the_image_changes(monkeypatch):
+    ended = [*HISTORY[:2], {**HISTORY[0], "stage": "certificate", "done": 5, "total": COUNT}]
+    between = _at(5, ended, monkeypatch)
+    assert (between.example, between.is_in_work, between.done) == (4, False, 5)
+    # The next image's reports are of its own, also while the last one's are many.
+    many = [bracket(4, 1.0 + step, 0.0, 1.0) for step in range(5)]
+    begun = _at(5, [*many, bracket(5, 0.0, 0.1, 0.9)], monkeypatch)
+    assert (begun.example, begun.is_in_work, len(begun.history)) == (5, True, 1)
+    # What came after the record was read is of the next second.
+    late = _at(4, [*many, bracket(5, 0.0, 0.1, 0.9)], monkeypatch)
+    assert (late.example, late.is_in_work, late.done) == (4, True, 4)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +332,7 @@ def test_the_bracket_in_work_is_of_the_newest_attempt_and_example(searching):
         [],
         HISTORY[:1],
         [{**HISTORY[0], "loss": 1.0}],
-        [*HISTORY, {**HISTORY[0], "stage": "store"}],
+        [{**row, "attempt": 2} for row in HISTORY],
         [{**HISTORY[-1], "upper": None}],
     ],
 )
@@ -319,7 +343,15 @@ def test_runs_without_a_bracket_have_none(monkeypatch, history):
             history, columns=None if history else ["time", "attempt", "stage", "done", "total"]
         ),
     )
-    assert backend.live_bracket("any").empty
+    record = RunRecord(
+        "any", "analyse", {}, "", "running", stage="certificate", done=5, total=COUNT
+    )
+    assert backend.live_bracket(record) is None
+
+
+def test_other_stages_have_no_bracket(searching):
+    record = dataclasses.replace(backend.get_run("analyse-live"), stage="store", done=0, total=1)
+    assert backend.live_bracket(record) is None
 
 
 @pytest.mark.parametrize("page", ["certificates", "gaps"])
@@ -327,6 +359,9 @@ def test_a_search_is_watched_where_its_result_is_missed(opened, pair, searching,
     session = opened(page, **address(pair, searching)).check()
     shown = {metric.label: metric.value for metric in session.app.metric}
     assert shown["Image in work"] == "5"
+    assert f"5 of {COUNT} done" in [metric.delta for metric in session.app.metric]
+    assert "Being analysed" in session.text and "nothing of it is kept" in session.text
+    assert "Not analysed yet" not in session.text and "Nothing is stored" not in session.text
     # Rounded to the safe side.
     assert (shown["Gap reached"], shown["Gap certified"]) == ("≥\u00a00.300", "≤\u00a00.401")
     assert shown["Parts still open"] == "8"
@@ -359,6 +394,13 @@ def test_a_cancelled_search_leaves_the_page_as_it_was(opened, pair, searching, m
     assert "Resume" in [button.label for button in session.app.button]
     assert "Image in work" not in [metric.label for metric in session.app.metric]
     assert len(session.app.dataframe[0].value) == 1
+    assert "Analysis cancelled" in session.text and "Nothing of it is kept" in session.text
+    assert "Not analysed yet" not in session.text
+    kept = results_dir() / f"{ResolvedPair(searching.config()).key()}.partial"
+    kept.mkdir(parents=True)
+    for name in ("0-2", "4-5"):
+        (kept / f"{name}.safetensors").touch()
+    assert "of 3 images, in finished groups, are kept" in session.rerun().check().text
 
 
 def test_charts_of_levels_say_what_the_numbers_say():

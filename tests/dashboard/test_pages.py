@@ -117,7 +117,7 @@ def test_a_teacher_without_students_is_no_pair(opened, own_folders, monkeypatch)
         ({"epsilon": "8/0"}, "epsilon must be a number"),
         ({"epsilon": "wide"}, "epsilon must be a number"),
         ({"count": "-5"}, "The link asks for the count “-5”"),
-        ({"count": "5000000"}, "5000000"),
+        ({"count": "5000000"}, "“5000000”, which cannot be used; this is “500”"),
         ({"gap_class": "tallest"}, "The link asks for the class compared “tallest”"),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
@@ -127,6 +127,17 @@ def test_a_bad_address_gets_a_sentence(page, wrong, sentence, opened, pair):
     session = opened(page, **{**pair, **wrong}).check()
     assert session.title == TITLES[page]
     assert sentence in session.text
+
+
+def test_more_images_than_there_are_are_brought_down(opened, pair):
+    session = opened("gaps", **{**pair, "count": 99999}).check()
+    assert [b.label for b in session.app.button if b.label.startswith("Analyse")] == [
+        "Analyse 500 images"
+    ]
+    link = next(code.value for code in session.app.code if "dataset=" in code.value)
+    assert "count=500" in link
+    # The number is in range from now on, and said once.
+    assert session.rerun().check().warnings == []
 
 
 def test_an_example_beyond_the_analysed_ones_gives_way_to_the_default(opened, pair):

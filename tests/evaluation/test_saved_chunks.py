@@ -6,7 +6,13 @@ import pytest
 from fkd.bounds.tight import Tight
 from fkd.core.errors import Cancelled
 from fkd.core.paths import results_dir
-from fkd.evaluation import ResolvedPair, analyse, find_analysis, parse_analysis
+from fkd.evaluation import (
+    ResolvedPair,
+    analyse,
+    find_analysis,
+    finished_examples,
+    parse_analysis,
+)
 from tests.support.pairs import save_digits_model
 
 COUNT = 7
@@ -72,13 +78,14 @@ def test_what_was_finished_is_not_bounded_again(config, bounded):
     assert find_analysis(config) is None
     kept = {int(path.name.split("-")[0]) for path in _folder(config).glob("*.safetensors")}
     assert kept and kept <= set(bounded)
+    finished = sum(min(2, COUNT - start) for start in kept)
+    assert finished_examples(config) == finished
     bounded.clear()
     resumed = analyse(config)
     assert set(bounded) == set(range(0, COUNT, 2)) - kept
-    assert resumed.metadata["examples_of_earlier_runs"] == sum(
-        min(2, COUNT - start) for start in kept
-    )
+    assert resumed.metadata["examples_of_earlier_runs"] == finished
     assert not _folder(config).exists()
+    assert finished_examples(config) == 0
     bounded.clear()
     anew = analyse(config, fresh=True)
     assert len(bounded) == CHUNKS
