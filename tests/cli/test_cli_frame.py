@@ -143,6 +143,8 @@ def test_output_that_nobody_reads_is_no_error():
 def test_ctrl_c_before_anything_works_is_a_sentence(tmp_path):
     ready = tmp_path / "ready"
     code = (
+        # A run in the background starts its children with this signal ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import pathlib, sys, time, fkd.cli, fkd.cli.frame as frame\n"
         f"def wait(words):\n    pathlib.Path({str(ready)!r}).touch()\n    time.sleep(60)\n"
         "frame._dispatch = wait\n"
