@@ -12,6 +12,7 @@ from fkd.evaluation.detail import (
 )
 from fkd.evaluation.levels import certificate_text, compare_levels, level_figures, time_budget
 from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
+from fkd.evaluation.plane import GapPlane, gap_plane, plane_of
 from fkd.evaluation.radius import (
     LARGEST_RADIUS,
     RADIUS_COLUMNS,
@@ -27,6 +28,7 @@ from fkd.evaluation.radius_summary import (
     radius_summary,
 )
 from fkd.evaluation.rounding import bound_text, reached_text
+from fkd.evaluation.saliency import GapSaliency, gap_saliency, per_pixel, saliency_of
 from fkd.evaluation.store import (
     Analysis,
     AnalysisEntry,
@@ -47,6 +49,8 @@ __all__ = [
     "AnalysisConfig",
     "AnalysisEntry",
     "ExampleDetail",
+    "GapPlane",
+    "GapSaliency",
     "Radii",
     "RadiusConfig",
     "RadiusSummary",
@@ -69,15 +73,20 @@ __all__ = [
     "finished_examples",
     "found_radius_text",
     "gap_curve",
+    "gap_plane",
+    "gap_saliency",
     "histogram",
     "level_figures",
     "list_analyses",
     "parse_analysis",
+    "per_pixel",
+    "plane_of",
     "proved_radius_text",
     "radius_key",
     "radius_summary",
     "reached_text",
     "reproduce_snippet",
+    "saliency_of",
     "save_analysis",
     "search_radii",
     "shipped_dir",
