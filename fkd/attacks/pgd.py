@@ -14,28 +14,25 @@ import math
 import torch
 from torch import Tensor
 
-from fkd.attacks.base import PairAttack, PairEvaluator, Visitor
+from fkd.attacks._steps import in_the_ball, in_the_box, steepest_l2, steepest_linf
+from fkd.attacks.branches import BranchAttack, PairEvaluator, Visitor
 from fkd.attacks.objectives import Objective
 from fkd.attacks.registry import ATTACKS
 from fkd.core.ball import Norm, Region
-from fkd.core.seeding import uniform_noise
 
 #: The first step as a share of epsilon; the last is near 0.  (In L2, on MNIST, 2 finds up to 3 % more
 #: than 1, and leaving out the pixels that cannot move another 1 to 2 %.)
 _FIRST_STEP: dict[Norm, float] = {"linf": 1.0, "l2": 2.0}
 _MOMENTUM = 0.75
 
-#: Smallest normal float32: what is divided by it is zero and stays so.
-_TINY = 1.2e-38
-
 
 @ATTACKS.register("pgd")
-class PGD(PairAttack):
+class PGD(BranchAttack):
     """Steepest ascent with momentum; the first start is the image, the others are uniform."""
 
     def starts(self, region: Region, restarts: int, seed: int) -> Tensor:
         """The image itself, then points drawn uniformly from the box (L2: the ball, then clipped)."""
-        draw = _in_the_ball if region.norm == "l2" else _in_the_box
+        draw = in_the_ball if region.norm == "l2" else in_the_box
         points = [region.images]
         points += [draw(region, seed, restart) for restart in range(1, restarts)]
         return torch.stack(points, dim=1).flatten(0, 1)
@@ -61,44 +58,12 @@ class PGD(PairAttack):
             if region.norm == "l2":
                 # Pixels at the end of their range would take up a part of the step's length.
                 stuck = torch.where(gradient > 0, point >= region.upper, point <= region.lower)
-                direction = _steepest_l2(gradient.masked_fill(stuck, 0.0), scale)
+                direction = steepest_l2(gradient.masked_fill(stuck, 0.0), scale)
             else:
-                direction = _steepest_linf(gradient, scale)
+                direction = steepest_linf(gradient, scale)
             ahead = region.clamp(point + size * direction)
             share = _MOMENTUM if step else 1.0
             mixed = region.clamp(point + share * (ahead - point) + (1 - share) * (point - previous))
             previous, point = point, mixed
         with torch.no_grad():
             visit(point, evaluator.teacher(point), evaluator.student(point))
-
-
-def _steepest_linf(gradient: Tensor, scale: Tensor | None) -> Tensor:
-    return gradient.sign() if scale is None else gradient.sign() * scale
-
-
-def _steepest_l2(gradient: Tensor, scale: Tensor | None) -> Tensor:
-    if scale is not None:
-        gradient = gradient * scale
-    # A saturated confidence's gradient is too small to be squared.
-    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=_TINY)
-    direction = gradient / gradient.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=_TINY)
-    return direction if scale is None else direction * scale
-
-
-def _in_the_box(region: Region, seed: int, stream: int) -> Tensor:
-    noise = uniform_noise(
-        region.example_ids, tuple(region.images.shape[1:]), seed=seed, stream=stream
-    )
-    return region.lower + noise.to(region.images.dtype) * (region.upper - region.lower)
-
-
-def _in_the_ball(region: Region, seed: int, stream: int) -> Tensor:
-    """A normal direction and a length ``radius * u^(1 / pixels)`` are uniform in the whole ball."""
-    shape = tuple(region.images.shape[1:])
-    noise = uniform_noise(region.example_ids, shape, seed=seed, stream=stream)
-    # Between 0 and 1 excluding both, where the normal quantile is infinite.
-    normal = torch.special.ndtri(noise.double() + 2.0**-25)
-    share = uniform_noise(region.example_ids, (1, 1, 1), seed=seed, stream=-stream).double()
-    length = region.radius[:, None, None, None] * share ** (1.0 / math.prod(shape))
-    move = length * normal / normal.square().sum((1, 2, 3), keepdim=True).sqrt()
-    return region.clamp((region.images + region.pixel_scale() * move).to(region.images.dtype))

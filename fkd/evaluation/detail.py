@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fkd.attacks import make_attack
 from fkd.bounds import make_certificate
 from fkd.core.ball import check_epsilon
 from fkd.core.config import Config
@@ -22,6 +21,7 @@ from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback
+from fkd.evaluation._attacked import attack_pair
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
 from fkd.evaluation.radius import RadiusConfig
@@ -171,8 +171,9 @@ def gap_curve(
         torch.tensor(radii, dtype=torch.float64),
         torch.full((len(radii),), index, dtype=torch.int64),
     )
-    attacked = make_attack(config.attack).run(
-        teacher.network, student.network, region, classes, seed=config.seed, progress=progress
+    networks = teacher.network, student.network
+    attacked = attack_pair(
+        config.attack, networks, region, classes, seed=config.seed, progress=progress
     )
     table = pd.DataFrame({"epsilon": radii, "gap_attack": attacked.gap.numpy()})
     try:

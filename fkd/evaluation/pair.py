@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fkd.attacks import PairAttackResult, make_attack
+from fkd.attacks import PairAttackResult
 from fkd.bounds import CertificateResult, make_certificate
 from fkd.core.ball import Region
 from fkd.core.device import choose_device
@@ -21,6 +21,7 @@ from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback, report
 from fkd.core.versions import package_versions
 from fkd.data import Split
+from fkd.evaluation._attacked import attack_pair
 from fkd.evaluation._saved_chunks import SavedChunks
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.store import Analysis, find_resolved, save_analysis
@@ -84,8 +85,9 @@ def analyse(
     teacher, student = pair.load(str(place))
     region, classes, clean = _prepare(config, split, teacher, student, place)
     clock = _Clock(place)
-    attacked = make_attack(config.attack).run(
-        teacher.network, student.network, region, classes, seed=config.seed, progress=progress
+    networks = teacher.network, student.network
+    attacked = attack_pair(
+        config.attack, networks, region, classes, seed=config.seed, progress=progress
     )
     clock.note("attack_seconds")
     chunks = SavedChunks(pair.key(), place)
@@ -130,9 +132,8 @@ def attack_examples(config: AnalysisConfig, indices: list[int]) -> PairAttackRes
     ids = torch.tensor(indices, dtype=torch.int64)
     images, labels = split.take(ids)
     classes = compared_classes(config, labels, teacher, images)
-    return make_attack(config.attack).run(
-        teacher.network, student.network, config.ball.region(images, ids), classes, seed=config.seed
-    )
+    networks, region = (teacher.network, student.network), config.ball.region(images, ids)
+    return attack_pair(config.attack, networks, region, classes, seed=config.seed)
 
 
 def compared_classes(

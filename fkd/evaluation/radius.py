@@ -22,12 +22,12 @@ import torch
 from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor
 
-from fkd.attacks import make_attack
 from fkd.bounds import Certificate, CertificateConfig, certificate_config, make_certificate
 from fkd.core.device import choose_device
 from fkd.core.errors import Cancelled, SoundnessError, UnsupportedModelError
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import Progress, ProgressCallback, report
+from fkd.evaluation._attacked import attack_pair
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.models import Model
 from fkd.records import Column
@@ -203,8 +203,9 @@ class _Finder:
             return
         started = time.perf_counter()
         region = self.config.ball.region_of(self.images[rows], radius[rows], self.ids[rows])
-        result = make_attack(self.config.attack).run(
-            *self.networks,
+        result = attack_pair(
+            self.config.attack,
+            self.networks,
             region,
             self.classes[rows],
             seed=self.config.seed,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fkd.attacks import ATTACKS, attack_config, make_attack
+from fkd.attacks._steps import steepest_l2
 from fkd.attacks.objectives import confidence
-from fkd.attacks.pgd import _steepest_l2
 from fkd.core.ball import NORMS, Ball
 from tests.support.networks import PAIRS, make_images, make_linear, make_pair
 
@@ -131,11 +131,11 @@ def test_a_step_climbs_steepest_for_its_length_in_the_balls_metric(scaled, size)
     gradient = torch.randn(5, 3, 2, 2, generator=generator)
     scale = torch.tensor(STD[3])[:, None, None] if scaled else None
     unit = 1.0 if scale is None else scale
-    step = _steepest_l2(size * gradient, scale)
+    step = steepest_l2(size * gradient, scale)
     torch.testing.assert_close((step / unit).flatten(1).norm(dim=1), torch.ones(5))
     other = torch.randn(500, 5, 3, 2, 2, generator=generator) + gradient
     other = other / (other / unit).flatten(2).norm(dim=2)[:, :, None, None, None]
     climbed, climbed_other = ((gradient * s).flatten(-3).sum(-1) for s in (step, other))
     assert (climbed >= climbed_other.amax(0)).all()
     torch.testing.assert_close(climbed, (gradient * unit).flatten(1).norm(dim=1))
-    assert (_steepest_l2(0 * gradient, scale) == 0).all()
+    assert (steepest_l2(0 * gradient, scale) == 0).all()

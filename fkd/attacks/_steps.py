@@ -1,0 +1,69 @@
+"""Steps of steepest ascent and random points, in both norms."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fkd.core.ball import Region
+from fkd.core.seeding import uniform_noise
+
+#: Smallest normal float32: what is divided by it is zero and stays so.
+_TINY = 1.2e-38
+
+
+def steepest_linf(gradient: Tensor, scale: Tensor | None) -> Tensor:
+    """Direction in which a linear function grows most within a distance of 1 in L-infinity."""
+    return gradient.sign() if scale is None else gradient.sign() * scale
+
+
+def steepest_l2(gradient: Tensor, scale: Tensor | None) -> Tensor:
+    """The same in L2."""
+    if scale is not None:
+        gradient = gradient * scale
+    # A saturated confidence's gradient is too small to be squared.
+    gradient = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=_TINY)
+    direction = gradient / gradient.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=_TINY)
+    return direction if scale is None else direction * scale
+
+
+def in_the_box(region: Region, seed: int, stream: int) -> Tensor:
+    """A point drawn uniformly from each box."""
+    noise = uniform_noise(
+        region.example_ids, tuple(region.images.shape[1:]), seed=seed, stream=stream
+    )
+    return region.lower + noise.to(region.images.dtype) * (region.upper - region.lower)
+
+
+def in_the_ball(region: Region, seed: int, stream: int) -> Tensor:
+    """A point drawn uniformly from each ball, then clipped.
+
+    A normal direction and a length ``radius * u^(1 / pixels)`` are uniform in the whole ball.
+    """
+    shape = tuple(region.images.shape[1:])
+    noise = uniform_noise(region.example_ids, shape, seed=seed, stream=stream)
+    # Between 0 and 1 excluding both, where the normal quantile is infinite.
+    normal = torch.special.ndtri(noise.double() + 2.0**-25)
+    share = uniform_noise(region.example_ids, (1, 1, 1), seed=seed, stream=-stream).double()
+    length = region.radius[:, None, None, None] * share ** (1.0 / math.prod(shape))
+    move = length * normal / normal.square().sum((1, 2, 3), keepdim=True).sqrt()
+    return region.clamp((region.images + region.pixel_scale() * move).to(region.images.dtype))
+
+
+def shaken(points: Tensor, region: Region, share: float, seed: int, stream: int) -> Tensor:
+    """Points moved far enough to reach another hill, not so far that all is lost.
+
+    L-infinity: this share of the pixels goes to a random end of its range.  L2: a random move of this
+    share of the radius.
+    """
+    if region.norm == "l2":
+        noise = uniform_noise(region.example_ids, tuple(points.shape[1:]), seed=seed, stream=stream)
+        normal = torch.special.ndtri(noise.double() + 2.0**-25)
+        length = normal.square().sum((1, 2, 3), keepdim=True).sqrt()
+        move = share * region.radius[:, None, None, None] * normal / length * region.pixel_scale()
+        return region.clamp(points + move.to(points.dtype))
+    draw = uniform_noise(region.example_ids, tuple(points.shape[1:]), seed=seed, stream=stream)
+    end = torch.where(draw < share / 2, region.lower, region.upper)
+    return torch.where(draw < share, end, points)

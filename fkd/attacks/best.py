@@ -1,0 +1,69 @@
+"""The best points that an attack has seen: of each example the largest gap and a disagreement."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fkd.attacks.objectives import best_other_margin, confidence
+from fkd.core.ball import Region
+
+
+class Best:
+    """The best points seen so far, one of each kind an example.
+
+    Attributes:
+        gap: largest ``|p_T(c) - p_S(c)|``, (N,); -1 before anything was seen.
+        gap_point: where, (N, C, H, W).
+        margin: by how much both networks prefer their own class where they differ, -inf where none was
+            seen to differ, (N,).
+        margin_point: where.
+
+    Args:
+        region: N balls.
+        classes: int64 (N,), c.
+    """
+
+    def __init__(self, region: Region, classes: Tensor) -> None:
+        self._classes = classes
+        count, device = len(region), region.images.device
+        self.gap = torch.full((count,), -1.0, device=device)
+        self.gap_point = region.images.clone()
+        self.margin = torch.full((count,), -torch.inf, device=device)
+        self.margin_point = region.images.clone()
+
+    def look(
+        self, points: Tensor, teacher_logits: Tensor, student_logits: Tensor, examples: Tensor
+    ) -> None:
+        """Take note of points.
+
+        Args:
+            points: (M, C, H, W).
+            teacher_logits: (M, K), there.
+            student_logits: (M, K).
+            examples: int64 (M,), whose ball each point lies in.
+        """
+        classes = self._classes[examples]
+        gap = (confidence(teacher_logits, classes) - confidence(student_logits, classes)).abs()
+        self._keep(gap, points, examples, self.gap, self.gap_point)
+        # How firmly the two predictions differ: both networks prefer their own class by this much.
+        teacher_pred, student_pred = teacher_logits.argmax(1), student_logits.argmax(1)
+        firmness = torch.minimum(
+            -best_other_margin(teacher_logits, teacher_pred),
+            -best_other_margin(student_logits, student_pred),
+        )
+        firmness = torch.where(teacher_pred != student_pred, firmness, -torch.inf)
+        self._keep(firmness, points, examples, self.margin, self.margin_point)
+
+    def _keep(
+        self, values: Tensor, points: Tensor, examples: Tensor, best: Tensor, best_points: Tensor
+    ) -> None:
+        values = torch.where(values.isnan(), -torch.inf, values).to(best.dtype)
+        top = best.scatter_reduce(0, examples, values, "amax")
+        rows = ((values == top[examples]) & (values > best[examples])).nonzero()[:, 0]
+        # The first of equal ones, on any device.
+        nobody = torch.full_like(examples[:1], len(values)).expand(len(best))
+        first = nobody.scatter_reduce(0, examples[rows], rows, "amin")
+        won = (first < len(values)).nonzero()[:, 0]
+        best_points[won] = points[first[won]]
+        best.copy_(top)
