@@ -29,7 +29,20 @@ PAIR_KEYS = (
     "gap_class",
 )
 #: Keys of pages' widgets that belong to a view.
-VIEW_KEYS = ("example", "pairing", "show", "witness", "curve", "page", "students", "run", "task")
+VIEW_KEYS = (
+    "example",
+    "pairing",
+    "show",
+    "witness",
+    "curve",
+    "plane",
+    "pixels",
+    "seen",
+    "page",
+    "students",
+    "run",
+    "task",
+)
 
 _KEY_NAMES = {
     "gap_class": "class compared",

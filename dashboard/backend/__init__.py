@@ -51,6 +51,7 @@ from dashboard.backend.levels import (
     stored_levels,
     time_budget,
 )
+from dashboard.backend.pictures import plane, saliency
 from dashboard.backend.radius import (
     LoadedRadii,
     find_radii,
@@ -99,10 +100,13 @@ from dashboard.backend.runs import (
 from fkd.core.errors import Cancelled, DataError, FkdError
 from fkd.evaluation import (
     ExampleDetail,
+    GapPlane,
+    GapSaliency,
     RadiusSummary,
     Summary,
     bound_text,
     found_radius_text,
+    per_pixel,
     proved_radius_text,
     reached_text,
 )
@@ -120,6 +124,8 @@ __all__ = [
     "ExampleDetail",
     "Field",
     "FkdError",
+    "GapPlane",
+    "GapSaliency",
     "Level",
     "LiveBracket",
     "Loaded",
@@ -173,6 +179,8 @@ __all__ = [
     "missing_levels",
     "package_versions",
     "parse_epsilon",
+    "per_pixel",
+    "plane",
     "proved_radius_text",
     "radii",
     "radius_level",
@@ -186,6 +194,7 @@ __all__ = [
     "resume_run",
     "run_label",
     "run_log",
+    "saliency",
     "same_method_student",
     "start_analysis",
     "start_copy",

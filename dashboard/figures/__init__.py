@@ -6,6 +6,7 @@ from dashboard.figures.comparison import brackets
 from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.levels import closing, level_brackets
+from dashboard.figures.plane import plane, plane_disagreement
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.radii import (
     at_least_radius,
@@ -14,6 +15,7 @@ from dashboard.figures.radii import (
     proved_radius,
     radii,
 )
+from dashboard.figures.saliency import saliency
 from dashboard.figures.scatter import PAIRINGS, examples
 from dashboard.figures.theme import (
     Chart,
@@ -26,6 +28,7 @@ from dashboard.figures.theme import (
     reached,
     rounded,
     seconds,
+    signed,
     styled,
     toolbar,
     unbroken,
@@ -54,12 +57,16 @@ __all__ = [
     "level_brackets",
     "lines",
     "percent",
+    "plane",
+    "plane_disagreement",
     "probabilities",
     "proved_radius",
     "radii",
     "reached",
     "rounded",
+    "saliency",
     "seconds",
+    "signed",
     "styled",
     "toolbar",
     "unbroken",

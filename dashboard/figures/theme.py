@@ -29,6 +29,12 @@ SELECTED = "#E69F00"
 NEUTRAL = "#8b95a1"
 #: The band between attack and certificate: where the truth lies, unknown more closely.
 BAND = "rgba(139, 149, 161, 0.22)"
+#: Over what lies outside: grey enough on white and on black.
+VEIL = "rgba(100, 110, 122, 0.55)"
+#: Marks and words on a coloured map, which has the same colours in the light and the dark theme.
+INK = "#1b2430"
+#: Signed values, from the student's colour below 0 to the teacher's above.
+DIVERGING = ((0.0, STUDENT), (0.25, "#eaa878"), (0.5, "#f7f7f7"), (0.75, "#7fb5d9"), (1.0, TEACHER))
 
 #: Further lines of a chart that has no roles, loss parts say.
 SEQUENCE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8b95a1")
@@ -120,6 +126,28 @@ def bar(colour: str, pattern: str = "", size: int = 5, solidity: float = 0.3) ->
     return marker
 
 
+def diverging(largest: float, title: str) -> dict[str, Any]:
+    """A heat map's colours from -largest to largest, white at 0, with their scale above the plot."""
+    return {
+        "colorscale": DIVERGING,
+        "zmin": -largest,
+        "zmid": 0.0,
+        "zmax": largest,
+        "colorbar": {
+            "orientation": "h",
+            "x": 0.5,
+            "y": 1.0,
+            "yanchor": "bottom",
+            "ypad": 6,
+            "len": 1.0,
+            "thickness": 10,
+            "outlinewidth": 0,
+            "nticks": 5,
+            "title": {"text": title, "side": "top"},
+        },
+    }
+
+
 def percent(share: float) -> str:
     """A share in [0, 1] as people read it: ``0.985`` is ``98.5 %``; never rounded up to all or none."""
     value = 100.0 * share
@@ -159,6 +187,12 @@ def at_most(gap: float) -> str:
 def rounded(gap: float, text: Callable[[float], str]) -> float:
     """A gap as the number that ``text`` (`reached` or `bound`) shows; NaN where there is none."""
     return float(text(gap) or "nan")
+
+
+def signed(gap: float) -> str:
+    """A gap found with its sign, rounded towards 0: what was reached is never overstated."""
+    size = reached(abs(gap))
+    return f"\u2212{size}" if gap < 0 and float(size) > 0 else size
 
 
 def _is_missing(value: float | None) -> bool:

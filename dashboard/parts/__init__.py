@@ -1,8 +1,9 @@
 """Pieces that several pages share: heading, charts, images, one example, one run, forms."""
 
 from dashboard.parts.chart import chart, clicked_example, downloads
-from dashboard.parts.example import example_images, example_panel, named, probabilities_at
+from dashboard.parts.example import example_images, example_panel, probabilities_at
 from dashboard.parts.form import form_values
+from dashboard.parts.names import named
 from dashboard.parts.page import (
     certificate_note,
     copy_link,

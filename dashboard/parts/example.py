@@ -10,21 +10,15 @@ import streamlit as st
 from dashboard import backend, figures, state
 from dashboard.parts.chart import chart
 from dashboard.parts.images import difference, picture
+from dashboard.parts.names import named
 from dashboard.parts.page import images_absent, state_badge
+from dashboard.parts.pictures import pictures
 
 _WITNESSES = {"gap": "Largest gap", "disagreement": "Disagreement"}
 
 
-def named(classes: Sequence[str], index: int | None) -> str:
-    """A class's name; its number where there is none."""
-    if index is None or pd.isna(index):
-        return "—"
-    index = int(index)
-    return str(classes[index]) if 0 <= index < len(classes) else str(index)
-
-
 def example_panel(ordered: pd.Series) -> None:
-    """The selected example: picker, figures, images, probabilities, curve.
+    """The selected example: picker, figures, images, probabilities, curve, plane, pixels.
 
     Args:
         ordered: example ids in the order that Previous and Next follow.
@@ -47,6 +41,7 @@ def example_panel(ordered: pd.Series) -> None:
     example_images(detail, choice.shown_change, which)
     probabilities_at(detail, which)
     _curve(index)
+    pictures(index)
 
 
 def _is_absent(dataset: str) -> bool:

@@ -100,7 +100,13 @@ def _card(row: dict) -> None:
         return
     parts.example_images(detail, choice.shown_change, "disagreement")
     st.caption(_said(detail, classes))
-    parts.page_link("gaps", "Look at this image closely", ":material/arrow_forward:", example=index)
+    with st.container(horizontal=True):
+        parts.page_link(
+            "gaps", "Look at this image closely", ":material/arrow_forward:", example=index
+        )
+        parts.page_link(
+            "gaps", "See a slice of its ball", ":material/map:", example=index, plane="true"
+        )
 
 
 def _said(detail: backend.ExampleDetail, classes: tuple[str, ...]) -> str:

@@ -26,7 +26,9 @@ Each point and each row is one test image; click either to see it on the right, 
 keys. **Attack and certificate**: the true worst-case gap lies between a point's two coordinates, so the
 nearer it is to the diagonal, the better it is known; no point may lie below. **Clean and attacked**: how
 much perturbing the image adds. **Teacher and student**: both networks' confidence at the witness; off the
-diagonal, one of them is surer than the other.
+diagonal, one of them is surer than the other. Below one image's probabilities, three switches show **how
+its gap grows with ε**, **a flat slice of its ball** through the points that are worst for either network,
+and **which pixels make the gap**.
 """
 
 

@@ -100,6 +100,12 @@ class GapPlane:
         return float(differs.mean()) if differs.size else 0.0
 
     @property
+    def has_disagreement(self) -> bool:
+        """Whether the predictions differ at a point of the grid inside, or at one of the three points."""
+        at_points = self.predictions_at_points[:, 0] != self.predictions_at_points[:, 1]
+        return self.disagreement_share > 0 or bool(at_points.any())
+
+    @property
     def gap_range(self) -> tuple[float, float]:
         """Least and largest gap at the grid's points inside and at the three points."""
         of_points = self.confidences_at_points[:, 0] - self.confidences_at_points[:, 1]
