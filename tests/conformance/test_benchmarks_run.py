@@ -38,7 +38,7 @@ def run_brackets(arguments, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "more", "start"),
     [
-        ("bench_attacks", [], ""),
+        ("bench_attacks", ["--methods", "search"], ""),
         ("bench_brackets", ["--repeats", "1", "--levels", "crown", "fast"], "\n"),
         ("soundness", ["--levels", "fast", "exact", "--set", "exact.seconds=0"], ""),
     ],
