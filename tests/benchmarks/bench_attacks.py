@@ -3,9 +3,9 @@
 Run ``python -m tests.benchmarks.bench_attacks [--dataset NAME] [--count 100] [--epsilons ...]
 [--methods pgd search both] [--threads 2]``.  Baseline: sign-gradient ascent on ``|p_T(c) - p_S(c)|``
 without momentum, step epsilon / 10, 50 steps from each of 10 random starts: 500 gradients an example.
-Ratios are against it in the same run.  ``pgd`` is the default attack, ``search`` is the local search for the
-gap alone with a certificate's corners (its seconds count those too), ``both`` the same for disagreements as
-well.  The last line of each method is the mean over all pairs.
+Ratios are against it in the same run.  ``pgd`` is the default attack, ``search`` is the local search for
+the gap alone with a certificate's corners (its seconds count those too), ``both`` the same for
+disagreements as well.  The last line of each method is the mean over all pairs.
 """
 
 from __future__ import annotations
