@@ -63,18 +63,18 @@ def _plane_said(drawn: backend.GapPlane, classes: tuple[str, ...]) -> str:
 
 def _points_table(drawn: backend.GapPlane, classes: tuple[str, ...]) -> None:
     rows = []
-    for name, predictions, confidences in zip(
+    for name, predictions, confidences, gap in zip(
         ("image", "teacher's worst", "student's worst"),
         drawn.predictions_at_points,
         drawn.confidences_at_points,
+        drawn.gap_at_points,
         strict=True,
     ):
         teacher, student = (
             f"{named(classes, prediction)} ({confidence:.3f})"
             for prediction, confidence in zip(predictions, confidences, strict=True)
         )
-        gap = figures.signed(float(confidences[0] - confidences[1]))
-        rows.append(f"| {name} | {teacher} | {student} | {gap} |\n")
+        rows.append(f"| {name} | {teacher} | {student} | {figures.signed(gap)} |\n")
     st.markdown(
         "| point | teacher says | student says | gap |\n|---|---:|---:|---:|\n" + "".join(rows)
     )

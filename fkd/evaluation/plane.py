@@ -89,6 +89,11 @@ class GapPlane:
         return self.teacher_conf - self.student_conf
 
     @property
+    def gap_at_points(self) -> np.ndarray:
+        """The same at x, the teacher's and the student's worst point, float64 (3,)."""
+        return self.confidences_at_points[:, 0] - self.confidences_at_points[:, 1]
+
+    @property
     def is_inside(self) -> np.ndarray:
         """Bool (n, n): points of the set that attacks search, the ball within the image range."""
         return self.in_ball & self.in_range
@@ -108,8 +113,7 @@ class GapPlane:
     @property
     def gap_range(self) -> tuple[float, float]:
         """Least and largest gap at the grid's points inside and at the three points."""
-        of_points = self.confidences_at_points[:, 0] - self.confidences_at_points[:, 1]
-        inside = np.concatenate([self.gap[self.is_inside], of_points])
+        inside = np.concatenate([self.gap[self.is_inside], self.gap_at_points])
         return float(inside.min()), float(inside.max())
 
 
