@@ -28,7 +28,8 @@ def _plane(index: int) -> None:
     wanted = st.toggle(
         "Plane through both worst points",
         help="The flat slice of the ball through the image and the points where the teacher and the "
-        "student each lose most confidence in their own prediction. A second for small networks, some 20 for large ones; then kept.",
+        "student each lose most confidence in their own prediction. A second for small networks, "
+        "some 20 for large ones; then kept.",
         **state.bound("plane"),
     )
     if not wanted:
