@@ -24,6 +24,10 @@ from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback, report
 
 
+#: Points at once on a CPU: 1024 of MNIST leave its caches and take 1.7 times as long as twice 512.
+_CPU_ROWS = 512
+
+
 class PairAttackConfig(Config):
     """Settings shared by all attacks on a pair."""
 
@@ -147,7 +151,10 @@ class PairAttack(ABC):
             Witnesses and what the networks say there; an example's result does not depend on which
             others are in the batch (up to floating-point summation order).
         """
-        per_chunk = max(1, self.config.rows // self.rows_per_example)
+        at_once = self.config.rows
+        if region.images.device.type == "cpu":
+            at_once = min(at_once, _CPU_ROWS)
+        per_chunk = max(1, at_once // self.rows_per_example)
         gap_points, margin_points, gradients = [], [], 0
         for rows, part in region.chunks(per_chunk):
             report(progress, "attack", rows.start, len(region))
