@@ -23,7 +23,6 @@ from fkd.core.config import Config
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback, report
 
-
 #: Points at once on a CPU: 1024 of MNIST leave its caches and take 1.7 times as long as twice 512.
 _CPU_ROWS = 512
 
