@@ -27,6 +27,24 @@ from fkd.evaluation.radius_summary import (
     proved_radius_text,
     radius_summary,
 )
+from fkd.evaluation.robustness import (
+    ROBUSTNESS_COLUMNS,
+    ResolvedModel,
+    RobustnessConfig,
+    attack_model,
+)
+from fkd.evaluation.robustness_store import (
+    Robustness,
+    find_robustness,
+    measure_robustness,
+    robustness_key,
+)
+from fkd.evaluation.robustness_summary import (
+    RobustnessSummary,
+    Share,
+    robustness_summary,
+    wilson_share,
+)
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.saliency import GapSaliency, gap_saliency, per_pixel, saliency_of
 from fkd.evaluation.store import (
@@ -44,6 +62,7 @@ __all__ = [
     "LARGEST_RADIUS",
     "RADIUS_COLUMNS",
     "RADIUS_STATUSES",
+    "ROBUSTNESS_COLUMNS",
     "SOUNDNESS_TOLERANCE",
     "Analysis",
     "AnalysisConfig",
@@ -54,12 +73,18 @@ __all__ = [
     "Radii",
     "RadiusConfig",
     "RadiusSummary",
+    "ResolvedModel",
     "ResolvedPair",
+    "Robustness",
+    "RobustnessConfig",
+    "RobustnessSummary",
+    "Share",
     "Summary",
     "agreement_radii",
     "analyse",
     "analyse_and_compare",
     "attack_examples",
+    "attack_model",
     "bound_text",
     "certificate_text",
     "certified_curve",
@@ -70,6 +95,7 @@ __all__ = [
     "example_detail",
     "find_analysis",
     "find_radii",
+    "find_robustness",
     "finished_examples",
     "found_radius_text",
     "gap_curve",
@@ -78,6 +104,7 @@ __all__ = [
     "histogram",
     "level_figures",
     "list_analyses",
+    "measure_robustness",
     "parse_analysis",
     "per_pixel",
     "plane_of",
@@ -86,11 +113,14 @@ __all__ = [
     "radius_summary",
     "reached_text",
     "reproduce_snippet",
+    "robustness_key",
+    "robustness_summary",
     "saliency_of",
     "save_analysis",
     "search_radii",
     "shipped_dir",
     "summarise",
     "time_budget",
+    "wilson_share",
     "witness_path",
 ]

@@ -1,0 +1,164 @@
+"""Stored standard robustness: found, as analyses are, by the hash of all that determines it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fkd.attacks.single import left_out, library_version
+from fkd.core.device import choose_device
+from fkd.core.errors import StoreError
+from fkd.core.hashing import hash_json, short
+from fkd.core.paths import results_dir
+from fkd.core.progress import ProgressCallback
+from fkd.core.versions import package_versions
+from fkd.evaluation.robustness import (
+    ROBUSTNESS_COLUMNS,
+    ResolvedModel,
+    RobustnessConfig,
+    attack_model,
+)
+from fkd.evaluation.store import shipped_dir
+from fkd.records import SCHEMA_VERSION, conform, ensure_writable, read_table, write_table
+
+#: Raised whenever the attacks or the measurement compute something else.
+_PROCEDURE_VERSION = 1
+_FOLDER = "robustness"
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """A table of standard robustness and where it came from.
+
+    Attributes:
+        key: hash of everything that determines the result.
+        config: what was measured.
+        table: one row an example (columns: `fkd.evaluation.ROBUSTNESS_COLUMNS`).
+        metadata: provenance: versions, seconds, hashes of weights and data.
+    """
+
+    key: str
+    config: RobustnessConfig
+    table: pd.DataFrame
+    metadata: dict[str, Any]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A sentence for each of AutoAttack's members that could not attack this model."""
+        return list(self.metadata["left_out"])
+
+    def write(self, path: Path) -> None:
+        """Write the table as Parquet, with what it was computed from.
+
+        Raises:
+            StoreError: the file cannot be written; what was there is untouched.
+        """
+        write_table(Path(path), self.table, self.metadata, ROBUSTNESS_COLUMNS)
+
+
+def robustness_key(resolved: ResolvedModel) -> str:
+    """Hash of everything that determines a table of standard robustness (content, not names)."""
+    config = resolved.config
+    return short(
+        hash_json(
+            {
+                **config.model_dump(mode="json", exclude={"model"}),
+                "schema": SCHEMA_VERSION,
+                "robustness": _PROCEDURE_VERSION,
+                "model": resolved.card.model_hash,
+                "data": resolved.data_set.fingerprint(config.split),
+            }
+        )
+    )
+
+
+def find_robustness(config: RobustnessConfig) -> Robustness | None:
+    """The stored answer to ``config``, at once; None where it has not been measured.
+
+    Raises:
+        ConfigError: unknown names, or a model that does not fit.
+        DataError: a data set without a known fingerprint is absent.
+    """
+    key = robustness_key(ResolvedModel(config))
+    for path in _candidates(key):
+        try:
+            stored = read_table(path)
+        except StoreError:
+            # A damaged table is as good as none: the measurement is made again and replaces it.
+            continue
+        if stored.metadata.get("key") == key:
+            return Robustness(key, config, stored.table, stored.metadata)
+    return None
+
+
+def _candidates(key: str) -> Iterator[Path]:
+    for folder in (results_dir(), shipped_dir()):
+        path = folder / _FOLDER / f"{key}.parquet"
+        if path.is_file():
+            yield path
+
+
+def measure_robustness(
+    config: RobustnessConfig,
+    *,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+    fresh: bool = False,
+) -> Robustness:
+    """The stored robustness of ``config`` or, where there is none, a new one that is stored.
+
+    Args:
+        config: what to measure.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: told about the stages ``pgd`` and AutoAttack's members; answering True cancels.
+        fresh: measure anew even where an answer is stored, and replace it.
+
+    Raises:
+        ConfigError: unknown names, a model, ball or count that does not fit, or a missing library.
+        DataError: the data set is absent or damaged.
+        CheckpointError: the model is damaged.
+        StoreError: the result cannot be stored (found out before the work where possible).
+        Cancelled: ``progress`` asked to stop; nothing is stored.
+
+    Example:
+        >>> from fkd.evaluation import RobustnessConfig, measure_robustness
+        >>> config = RobustnessConfig(
+        ...     dataset="digits", model="digits-teacher-pgd", epsilon=0.1, count=5,
+        ...     autoattack_queries=100)
+        >>> table = measure_robustness(config).table
+        >>> bool((table.robust <= table.robust_pgd).all())
+        True
+    """
+    stored = None if fresh else find_robustness(config)
+    if stored is not None:
+        return stored
+    folder = results_dir() / _FOLDER
+    ensure_writable(folder, needed_bytes=2**20)
+    resolved = ResolvedModel(config)
+    key = robustness_key(resolved)
+    started = time.perf_counter()
+    table, seconds = attack_model(config, device=device, progress=progress)
+    metadata = {
+        "key": key,
+        "schema": SCHEMA_VERSION,
+        "config": config.model_dump(mode="json"),
+        "model_hash": resolved.card.model_hash,
+        "data_hash": resolved.data_set.fingerprint(config.split),
+        "seed": config.seed,
+        "left_out": list(left_out(resolved.data_set.num_classes).values()),
+        "versions": {**package_versions(), "adv_lib": library_version()},
+        "device": str(choose_device(device)),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - started, 3),
+        **seconds,
+    }
+    # As it will be read back, so that a first answer and a stored one do not differ.
+    found = Robustness(key, config, conform(table, ROBUSTNESS_COLUMNS), metadata)
+    found.write(folder / f"{key}.parquet")
+    return found
