@@ -29,6 +29,22 @@ def steepest_l2(gradient: Tensor, scale: Tensor | None) -> Tensor:
     return direction if scale is None else direction * scale
 
 
+def steepest(gradient: Tensor, points: Tensor, region: Region) -> Tensor:
+    """The direction of length 1, in the balls' norm and scale, that leads up most from ``points``."""
+    scale = None if region.scale is None else region.pixel_scale().to(points.dtype)
+    if region.norm == "linf":
+        return steepest_linf(gradient, scale)
+    # Pixels at the end of their range would take up a part of the step's length.
+    stuck = torch.where(gradient > 0, points >= region.upper, points <= region.lower)
+    return steepest_l2(gradient.masked_fill(stuck, 0.0), scale)
+
+
+def random_points(region: Region, seed: int, stream: int) -> Tensor:
+    """A point drawn uniformly from each set (L2: from the ball, then clipped)."""
+    draw = in_the_ball if region.norm == "l2" else in_the_box
+    return draw(region, seed, stream)
+
+
 def in_the_box(region: Region, seed: int, stream: int) -> Tensor:
     """A point drawn uniformly from each box."""
     noise = uniform_noise(

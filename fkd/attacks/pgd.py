@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from fkd.attacks._steps import in_the_ball, in_the_box, steepest_l2, steepest_linf
+from fkd.attacks._steps import random_points, steepest
 from fkd.attacks.branches import BranchAttack, PairEvaluator, Visitor
 from fkd.attacks.objectives import Objective
 from fkd.attacks.registry import ATTACKS
@@ -32,9 +32,8 @@ class PGD(BranchAttack):
 
     def starts(self, region: Region, restarts: int, seed: int) -> Tensor:
         """The image itself, then points drawn uniformly from the box (L2: the ball, then clipped)."""
-        draw = in_the_ball if region.norm == "l2" else in_the_box
         points = [region.images]
-        points += [draw(region, seed, restart) for restart in range(1, restarts)]
+        points += [random_points(region, seed, restart) for restart in range(1, restarts)]
         return torch.stack(points, dim=1).flatten(0, 1)
 
     def propose(
@@ -48,20 +47,13 @@ class PGD(BranchAttack):
         """Climb for ``config.steps`` steps; each visited point is handed to ``visit``."""
         radius = region.radius.to(region.images.dtype)[:, None, None, None]
         first = _FIRST_STEP[region.norm]
-        scale = None if region.scale is None else region.pixel_scale().to(region.images.dtype)
         point = region.clamp(start)
         previous = point
         for step in range(self.config.steps):
             _, gradient, teacher_logits, student_logits = evaluator.gradient(point, objective)
             visit(point, teacher_logits, student_logits)
             size = radius * first * 0.5 * (1 + math.cos(math.pi * step / self.config.steps))
-            if region.norm == "l2":
-                # Pixels at the end of their range would take up a part of the step's length.
-                stuck = torch.where(gradient > 0, point >= region.upper, point <= region.lower)
-                direction = steepest_l2(gradient.masked_fill(stuck, 0.0), scale)
-            else:
-                direction = steepest_linf(gradient, scale)
-            ahead = region.clamp(point + size * direction)
+            ahead = region.clamp(point + size * steepest(gradient, point, region))
             share = _MOMENTUM if step else 1.0
             mixed = region.clamp(point + share * (ahead - point) + (1 - share) * (point - previous))
             previous, point = point, mixed

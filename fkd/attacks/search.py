@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fkd.attacks._steps import in_the_ball, in_the_box, shaken, steepest_l2, steepest_linf
+from fkd.attacks._steps import random_points, shaken, steepest
 from fkd.attacks.base import PairAttack, PairAttackConfig, Task
 from fkd.attacks.best import Best
 from fkd.attacks.objectives import best_other_margin, log_odds
@@ -156,11 +156,10 @@ class _Hunt:
         self.done = 0.0
 
     def candidates(self) -> Tensor:
-        """The image, hints and random points, (N, P, C, H, W), all looked at."""
-        draw = in_the_ball if self.region.norm == "l2" else in_the_box
+        """The image, hints and random points, (N, P, C, H, W)."""
         points = [self.region.images]
         points += [
-            draw(self.region, self.task.seed, restart)
+            random_points(self.region, self.task.seed, restart)
             for restart in range(1, self.config.restarts + 1)
         ]
         every = torch.stack(points, 1)
@@ -266,7 +265,6 @@ class _Hunt:
         top_point = point.clone()
         momentum = torch.zeros_like(point)
         radius = region.radius.to(point.dtype)[:, None, None, None]
-        scale = None if region.scale is None else region.pixel_scale().to(point.dtype)
         steps = self.config.steps
         for step in range(steps + 1):
             is_last = step == steps
@@ -281,13 +279,8 @@ class _Hunt:
                 torch.finfo(mean.dtype).tiny
             )
             share = _LAST_STEP ** (step / max(1, steps - 1))
-            if region.norm == "l2":
-                stuck = torch.where(momentum > 0, point >= region.upper, point <= region.lower)
-                direction = steepest_l2(momentum.masked_fill(stuck, 0.0), scale)
-            else:
-                direction = steepest_linf(momentum, scale)
             size = radius * (_FIRST_STEP[region.norm] * share)
-            point = region.clamp(point + size * direction)
+            point = region.clamp(point + size * steepest(momentum, point, region))
         return top, top_point
 
     def _look(

@@ -159,6 +159,17 @@ class ResolvedPair:
         )
 
 
+def check_examples(config: AnalysisConfig) -> None:
+    """Refuse what names no pair of this data set, or more examples than there are.
+
+    Raises:
+        ConfigError: it does.
+        DataError: the images are absent or damaged; the message says what to do about it.
+    """
+    split = ResolvedPair(config).data_set.load(config.split)
+    check_count(config.count, len(split), config.dataset, config.split)
+
+
 def check_count(count: int, available: int, dataset: str, split: str) -> None:
     """Refuse to analyse more examples than there are.
 

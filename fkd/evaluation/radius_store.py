@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fkd.core.errors import StoreError
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
 from fkd.core.versions import package_versions
+from fkd.evaluation._stored_tables import find_table
 from fkd.evaluation.config import ResolvedPair
 from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, agreement_radii
-from fkd.evaluation.store import shipped_dir
-from fkd.records import SCHEMA_VERSION, conform, ensure_writable, read_table, write_table
+from fkd.records import SCHEMA_VERSION, conform, ensure_writable, write_table
 
 #: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
 _SEARCH_VERSION = 2
@@ -71,22 +69,8 @@ def find_radii(config: RadiusConfig) -> Radii | None:
         DataError: a data set without a known fingerprint is absent.
     """
     key = radius_key(ResolvedPair(config))
-    for path in _candidates(key):
-        try:
-            stored = read_table(path)
-        except StoreError:
-            # A damaged table is as good as none: the search is made again and replaces it.
-            continue
-        if stored.metadata.get("key") == key:
-            return Radii(key, config, stored.table, stored.metadata)
-    return None
-
-
-def _candidates(key: str) -> Iterator[Path]:
-    for folder in (results_dir(), shipped_dir()):
-        path = folder / _FOLDER / f"{key}.parquet"
-        if path.is_file():
-            yield path
+    stored = find_table(_FOLDER, key)
+    return None if stored is None else Radii(key, config, stored.table, stored.metadata)
 
 
 def search_radii(

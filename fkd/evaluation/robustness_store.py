@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,18 @@ import pandas as pd
 
 from fkd.attacks.single import left_out, library_version
 from fkd.core.device import choose_device
-from fkd.core.errors import StoreError
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
 from fkd.core.versions import package_versions
+from fkd.evaluation._stored_tables import find_table
 from fkd.evaluation.robustness import (
     ROBUSTNESS_COLUMNS,
     ResolvedModel,
     RobustnessConfig,
     attack_model,
 )
-from fkd.evaluation.store import shipped_dir
-from fkd.records import SCHEMA_VERSION, conform, ensure_writable, read_table, write_table
+from fkd.records import SCHEMA_VERSION, conform, ensure_writable, write_table
 
 #: Raised whenever the attacks or the measurement compute something else.
 _PROCEDURE_VERSION = 1
@@ -86,22 +84,8 @@ def find_robustness(config: RobustnessConfig) -> Robustness | None:
         DataError: a data set without a known fingerprint is absent.
     """
     key = robustness_key(ResolvedModel(config))
-    for path in _candidates(key):
-        try:
-            stored = read_table(path)
-        except StoreError:
-            # A damaged table is as good as none: the measurement is made again and replaces it.
-            continue
-        if stored.metadata.get("key") == key:
-            return Robustness(key, config, stored.table, stored.metadata)
-    return None
-
-
-def _candidates(key: str) -> Iterator[Path]:
-    for folder in (results_dir(), shipped_dir()):
-        path = folder / _FOLDER / f"{key}.parquet"
-        if path.is_file():
-            yield path
+    stored = find_table(_FOLDER, key)
+    return None if stored is None else Robustness(key, config, stored.table, stored.metadata)
 
 
 def measure_robustness(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fkd.attacks._steps import in_the_ball, in_the_box, steepest_l2, steepest_linf
+from fkd.attacks._steps import random_points, steepest_l2, steepest_linf
 from fkd.attacks.single.standing import Standing, Tell
 
 #: All steps together lead this many radii far.
@@ -28,7 +28,6 @@ def run_pgd(standing: Standing, *, steps: int, restarts: int, seed: int, tell: T
         seed: chooses the starts together with the example ids, whatever else is in the batch.
         tell: told after each step.
     """
-    draw = in_the_ball if standing.region.norm == "l2" else in_the_box
     for restart in range(restarts):
         rows = standing.left()
         if not len(rows):
@@ -37,7 +36,7 @@ def run_pgd(standing: Standing, *, steps: int, restarts: int, seed: int, tell: T
         _climb(
             standing,
             rows,
-            draw(region, seed, restart) if restart else region.images,
+            random_points(region, seed, restart) if restart else region.images,
             steps,
             lambda share, before=restart: tell((before + share) / restarts),
         )

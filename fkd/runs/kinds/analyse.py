@@ -16,14 +16,11 @@ class AnalyseRun(RunKind):
 
     def check(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The specification of an `fkd.evaluation.AnalysisConfig`, names and counts checked."""
-        from fkd.evaluation import AnalysisConfig, ResolvedPair
-        from fkd.evaluation.config import check_count
+        from fkd.evaluation import AnalysisConfig
+        from fkd.evaluation.config import check_examples
 
         config = AnalysisConfig.parse(spec)
-        data_set = ResolvedPair(config).data_set
-        # Where the images are absent or damaged, reading says what to do about it.
-        split = data_set.load(config.split)
-        check_count(config.count, len(split), config.dataset, config.split)
+        check_examples(config)
         return config.model_dump(mode="json")
 
     def title(self, spec: dict[str, Any]) -> str:
