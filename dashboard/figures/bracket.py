@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.figures import theme
+from dashboard.figures._open_band import open_band
 
 
 def bracket(frame: pd.DataFrame, *, primary: int | None = None, height: int = 330) -> theme.Chart:
@@ -21,26 +22,10 @@ def bracket(frame: pd.DataFrame, *, primary: int | None = None, height: int = 33
     rank = list(range(1, len(ordered) + 1))
     bounded = ordered["gap_certified"].notna()
 
-    x_lines: list[float | None] = []
-    y_lines: list[float | None] = []
-    for position, low, high in zip(
-        rank, ordered["gap_attack"], ordered["gap_certified"], strict=True
-    ):
-        # Without a certificate nothing is excluded: the bracket reaches 1.
-        x_lines += [position, position, None]
-        y_lines += [low, 1.0 if pd.isna(high) else high, None]
-
+    # Without a certificate nothing is excluded: the bracket reaches 1.
+    ends = ordered["gap_certified"].fillna(1.0)
     figure = go.Figure()
-    figure.add_trace(
-        go.Scatter(
-            x=x_lines,
-            y=y_lines,
-            mode="lines",
-            line={"color": theme.BAND, "width": 3},
-            hoverinfo="skip",
-            name="open: truth lies here",
-        )
-    )
+    figure.add_trace(open_band(rank, ordered["gap_attack"], ends, width=3))
     figure.add_trace(
         go.Scatter(
             x=[r for r, known in zip(rank, bounded, strict=True) if known],

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from dashboard import backend
 from dashboard.figures import theme
+from dashboard.figures._open_band import open_band
 
 _UNITS = {"linf": "largest pixel change", "l2": "length of the change, L2"}
 
@@ -54,22 +55,8 @@ def radii(
     ends = ordered["radius_attack"].fillna(largest)
     top = float(ends.max()) or largest
 
-    x_lines: list[float | None] = []
-    y_lines: list[float | None] = []
-    for rank, low, high in zip(ordered["rank"], ordered["radius_certified"], ends, strict=True):
-        x_lines += [rank, rank, None]
-        y_lines += [low, high, None]
     figure = go.Figure()
-    figure.add_trace(
-        go.Scatter(
-            x=x_lines,
-            y=y_lines,
-            mode="lines",
-            line={"color": theme.BAND, "width": 5},
-            hoverinfo="skip",
-            name="open: truth lies here",
-        )
-    )
+    figure.add_trace(open_band(ordered["rank"], ordered["radius_certified"], ends, width=5))
     clean = ordered["disagrees_clean"]
     refuted = theme.STATES["refuted"]
     for part, column, name, colour, symbol, text in (
