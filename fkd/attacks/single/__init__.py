@@ -1,6 +1,6 @@
 """Attacks on one network alone: is there a point of the ball that it classifies wrongly?"""
 
-from fkd.attacks.single._library import library_version, load_attacks
+from fkd.attacks.single._library import check_library, library_version, load_attacks
 from fkd.attacks.single.autoattack import MEMBERS, left_out, run_autoattack
 from fkd.attacks.single.pgd import run_pgd
 from fkd.attacks.single.square import run_square
@@ -10,6 +10,7 @@ __all__ = [
     "MEMBERS",
     "Standing",
     "Tell",
+    "check_library",
     "left_out",
     "library_version",
     "load_attacks",

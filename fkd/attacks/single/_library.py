@@ -19,9 +19,8 @@ from types import ModuleType
 from fkd.core.errors import ConfigError
 
 
-@functools.cache
-def load_attacks() -> ModuleType:
-    """The module ``adv_lib.attacks``.
+def check_library() -> None:
+    """Refuse to begin what the library is needed for; at once, since importing it takes seconds.
 
     Raises:
         ConfigError: the library is not installed.
@@ -31,6 +30,16 @@ def load_attacks() -> ModuleType:
             "AutoAttack needs the package adv-lib, which is not installed; run 'make run' once more, or "
             "'pip install --no-deps adv-lib'."
         )
+
+
+@functools.cache
+def load_attacks() -> ModuleType:
+    """The module ``adv_lib.attacks``.
+
+    Raises:
+        ConfigError: the library is not installed.
+    """
+    check_library()
     is_stand_in = "visdom" not in sys.modules and importlib.util.find_spec("visdom") is None
     if is_stand_in:
         sys.modules["visdom"] = types.ModuleType("visdom")

@@ -28,6 +28,9 @@ MEMBERS = ("apgd-ce", "apgd-t", "fab-t", "square")
 #: The ratio divides by a difference of the first and the mean of the third and fourth logits.
 _DLR_CLASSES = 4
 
+#: Images (N, C, H, W) to logits (N, K).
+Network = Callable[[Tensor], Tensor]
+
 
 def left_out(num_classes: int) -> dict[str, str]:
     """Members that cannot attack a network with so many classes, each with the reason in a sentence."""
@@ -79,15 +82,22 @@ def _by_library(standing: Standing, member: str, steps: int, seed: int, tell: Te
     attacks = load_attacks()
     targets = standing.num_classes - 1
     rows = standing.left()
-    images, labels = standing.region.images[rows], standing.labels[rows]
-    norm = 2 if standing.region.norm == "l2" else math.inf
-    radius = standing.region.radius[rows].to(images.dtype)
+    region, labels = standing.region[rows], standing.labels[rows]
+    norm = 2 if region.norm == "l2" else math.inf
+    # The library knows one radius for all channels.  With each channel in units of its scale there is
+    # one; times the smallest scale, so that images stay within the library's [0, 1].
+    smallest = region.pixel_scale().min()
+    unit = (region.pixel_scale() / smallest).to(region.images.dtype)
+    images = region.images / unit
+    radius = (region.radius * smallest).to(images.dtype)
     passes = {
         "apgd-ce": steps + 1,
         "apgd-t": targets * (steps + 1) + 1,
         "fab-t": targets * (2 * steps + 1) + 1,
     }[member]
     network = _told_of(standing, passes, tell)
+    if region.scale is not None:
+        network = _of_units(network, unit)
     device = images.device
     # The library draws from torch's own generator, whose state is no one's business afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -104,10 +114,10 @@ def _by_library(standing: Standing, member: str, steps: int, seed: int, tell: Te
             points = attacks.fab(
                 network, images, labels, norm=norm, n_iter=steps, targeted_restarts=True
             )
-    standing.take(rows, points.detach(), member)
+    standing.take(rows, points.detach() * unit, member)
 
 
-def _told_of(standing: Standing, passes: int, tell: Tell) -> Callable[[Tensor], Tensor]:
+def _told_of(standing: Standing, passes: int, tell: Tell) -> Network:
     """The network, reporting at each pass: the library takes no callback, and is stopped from here."""
     done = 0
 
@@ -116,6 +126,20 @@ def _told_of(standing: Standing, passes: int, tell: Tell) -> Callable[[Tensor], 
         done += 1
         tell(min(0.99, done / passes))
         return standing.network(points)
+
+    return call
+
+
+def _of_units(network: Network, unit: Tensor) -> Network:
+    """The network of images whose channels are divided by ``unit``, (C, 1, 1) of at least 1.
+
+    Such a channel's range ends below 1, which the library does not know: beyond it the network sees the
+    end of the range, but with a gradient, so that a pixel finds back.
+    """
+
+    def call(points: Tensor) -> Tensor:
+        images = points * unit
+        return network(images + (images.clamp(0.0, 1.0) - images).detach())
 
     return call
 

@@ -1,8 +1,9 @@
 """Projected gradient ascent of the cross-entropy (Madry et al., 1706.06083, section 2.1).
 
 ``x' = P(x + a v)`` with v the steepest direction in the ball's norm, ``sign(g)`` in L-infinity and
-``g / ||g||_2`` in L2, and a = 2.5 epsilon / steps, so that any point of the ball can be reached from any
-other.  An example leaves the batch at the step at which it is fooled.
+``g / ||g||_2`` in L2 (where channels have scales, in the scaled norm), and a = 2.5 epsilon / steps, so
+that any point of the ball can be reached from any other.  An example leaves the batch at the step at
+which it is fooled.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def run_pgd(standing: Standing, *, steps: int, restarts: int, seed: int, tell: T
 def _climb(standing: Standing, rows: Tensor, points: Tensor, steps: int, tell: Tell) -> None:
     region = standing.region[rows]
     steepest = steepest_l2 if region.norm == "l2" else steepest_linf
+    scale = None if region.scale is None else region.pixel_scale().to(points.dtype)
     for step in range(steps + 1):
         gradient, predicted = _gradient(standing.network, points, standing.labels[rows])
         wrong = predicted != standing.labels[rows]
@@ -57,7 +59,7 @@ def _climb(standing: Standing, rows: Tensor, points: Tensor, steps: int, tell: T
         if step == steps or not len(rows):
             return
         length = (_REACH / steps * region.radius).to(points.dtype)[:, None, None, None]
-        points = region.clamp(points + length * steepest(gradient, None))
+        points = region.clamp(points + length * steepest(gradient, scale))
 
 
 def _gradient(network: nn.Module, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,14 +92,14 @@ def _start_linf(region: Region, seed: int) -> Tensor:
     """Vertical stripes of plus and minus epsilon."""
     _, channels, _, width = region.images.shape
     noise = uniform_noise(region.example_ids, (channels, 1, width), seed=seed, stream=_STREAM)
-    return region.clamp(region.images + _radius(region) * _signs(noise))
+    return region.clamp(region.images + _radius(region) * _scale(region) * _signs(noise))
 
 
 def _change_linf(points: Tensor, region: Region, side: int, noise: Tensor) -> Tensor:
     rows, columns = _places(noise[:, 0], noise[:, 1], side, points.shape)
     tried = points.clone()
     index = _index(rows, columns, points.shape)
-    moves = 2 * _radius(region) * _signs(noise[:, 5:])[:, :, None, None]
+    moves = 2 * _radius(region) * _scale(region) * _signs(noise[:, 5:])[:, :, None, None]
     tried[index] = tried[index] + moves
     return region.clamp(tried)
 
@@ -126,7 +126,8 @@ def _change_l2(points: Tensor, region: Region, side: int, noise: Tensor) -> Tens
     side = max(3, side + 1 - side % 2)
     while side > min(shape[2:]):
         side = max(1, side - 2)
-    moves = points - region.images
+    # In units of the channels' scales, as the radius is.
+    moves = (points - region.images) / _scale(region)
     first = _index(*_places(noise[:, 0], noise[:, 1], side, shape), shape)
     second = _index(*_places(noise[:, 2], noise[:, 3], side, shape), shape)
     inside = torch.zeros_like(moves)
@@ -150,12 +151,17 @@ def _norm(part: Tensor) -> Tensor:
 
 
 def _on_the_sphere(moves: Tensor, region: Region) -> Tensor:
+    """The images moved by a radius in directions given in units of the channels' scales."""
     length = moves.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-    return region.clamp(region.images + moves / length * _radius(region))
+    return region.clamp(region.images + moves / length * _radius(region) * _scale(region))
 
 
 def _radius(region: Region) -> Tensor:
     return region.radius.to(region.images.dtype)[:, None, None, None]
+
+
+def _scale(region: Region) -> Tensor:
+    return region.pixel_scale().to(region.images.dtype)
 
 
 def _places(down: Tensor, across: Tensor, side: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
