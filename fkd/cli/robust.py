@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fkd.cli.analyse import DEVICE
+from fkd.cli.analyse import DEVICE, start_in_background
 from fkd.cli.options import QUIET, Option, config_values, options_of, parse
 from fkd.cli.output import check_out, format_table, percent, say
 from fkd.cli.progress import ProgressBar
@@ -31,10 +31,13 @@ def run(arguments: Sequence[str]) -> int:
         Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
         DEVICE,
         Option("fresh", bool, "Measure anew even where an answer is stored.", False),
+        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
         QUIET,
     ]
     values = parse("robust", arguments, options, description=_DESCRIPTION)
     config = RobustnessConfig.parse(config_values(RobustnessConfig, values))
+    if values["background"]:
+        return start_in_background("robust", config.model_dump(mode="json"), values)
     out = check_out(values["out"], [".parquet"]) if "out" in values else None
     with ProgressBar(quiet=values["quiet"]) as progress:
         found = measure_robustness(

@@ -32,16 +32,20 @@ from fkd.evaluation.robustness import (
     ResolvedModel,
     RobustnessConfig,
     attack_model,
+    check_measurement,
 )
 from fkd.evaluation.robustness_store import (
+    ROBUSTNESS_FOLDER,
     Robustness,
     find_robustness,
     measure_robustness,
+    reproduce_robustness,
     robustness_key,
 )
 from fkd.evaluation.robustness_summary import (
     RobustnessSummary,
     Share,
+    cross_robustness,
     robustness_summary,
     wilson_share,
 )
@@ -63,6 +67,7 @@ __all__ = [
     "RADIUS_COLUMNS",
     "RADIUS_STATUSES",
     "ROBUSTNESS_COLUMNS",
+    "ROBUSTNESS_FOLDER",
     "SOUNDNESS_TOLERANCE",
     "Analysis",
     "AnalysisConfig",
@@ -88,9 +93,11 @@ __all__ = [
     "bound_text",
     "certificate_text",
     "certified_curve",
+    "check_measurement",
     "check_soundness",
     "compare",
     "compare_levels",
+    "cross_robustness",
     "disagreement_details",
     "example_detail",
     "find_analysis",
@@ -112,6 +119,7 @@ __all__ = [
     "radius_key",
     "radius_summary",
     "reached_text",
+    "reproduce_robustness",
     "reproduce_snippet",
     "robustness_key",
     "robustness_summary",

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from fkd.attacks.single import Standing, load_attacks, run_autoattack, run_pgd
+from fkd.attacks.single import Standing, check_library, run_autoattack, run_pgd
 from fkd.core.ball import Ball, Norm, Region, check_ball
 from fkd.core.config import Config
 from fkd.core.device import choose_device
@@ -24,7 +24,7 @@ from fkd.core.errors import ConfigError
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback, report
 from fkd.core.seeding import check_seed
-from fkd.data import DataSet, get_data_set
+from fkd.data import DataSet, Split, get_data_set
 from fkd.evaluation.config import check_count
 from fkd.models import ModelCard, load_model, read_card
 from fkd.records import Column
@@ -77,6 +77,13 @@ class RobustnessConfig(Config):
             "Norm of the ball: linf, the largest pixel change, or l2, the root of the sum of squares."
         ),
     )
+    channel_scale: tuple[float, ...] | None = Field(
+        default=None,
+        description=(
+            "Epsilon's unit in each channel; with the std of the model's normalisation epsilon is the "
+            "radius after that layer. Without it epsilon is in pixel units."
+        ),
+    )
     steps: int = Field(default=50, ge=1, le=2000, description="PGD: gradient steps from a start.")
     restarts: int = Field(
         default=10,
@@ -104,7 +111,7 @@ class RobustnessConfig(Config):
     @property
     def ball(self) -> Ball:
         """The ball around each example."""
-        return Ball(epsilon=self.epsilon, norm=self.norm)
+        return Ball(epsilon=self.epsilon, norm=self.norm, channel_scale=self.channel_scale)
 
 
 class ResolvedModel:
@@ -130,6 +137,19 @@ class ResolvedModel:
         config.ball.check_fits(self.card.image_shape)
 
 
+def check_measurement(config: RobustnessConfig) -> Split:
+    """Refuse what cannot be measured; the images and labels it would be measured on.
+
+    Raises:
+        ConfigError: unknown names, a model, ball or count that does not fit, or a missing library.
+        DataError: the images are absent or damaged; the message says what to do about it.
+    """
+    split = ResolvedModel(config).data_set.load(config.split)
+    check_count(config.count, len(split), config.dataset, config.split)
+    check_library()
+    return split
+
+
 def attack_model(
     config: RobustnessConfig,
     *,
@@ -153,11 +173,7 @@ def attack_model(
         CheckpointError: the model is damaged.
         Cancelled: ``progress`` asked to stop.
     """
-    resolved = ResolvedModel(config)
-    split = resolved.data_set.load(config.split)
-    check_count(config.count, len(split), config.dataset, config.split)
-    # First of all: whoever lacks the library should not learn so after minutes.
-    load_attacks()
+    split = check_measurement(config)
     place = choose_device(device)
     network = load_model(config.model, device=str(place)).network
     images = split.images[: config.count].to(place)

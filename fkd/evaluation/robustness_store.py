@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from fkd.records import SCHEMA_VERSION, conform, ensure_writable, write_table
 
 #: Raised whenever the attacks or the measurement compute something else.
 _PROCEDURE_VERSION = 1
-_FOLDER = "robustness"
+#: Its place among the results, and among the shipped tables.
+ROBUSTNESS_FOLDER = "robustness"
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,12 @@ class Robustness:
 def robustness_key(resolved: ResolvedModel) -> str:
     """Hash of everything that determines a table of standard robustness (content, not names)."""
     config = resolved.config
+    # Scales only where they say something: tables made before there were any keep their keys.
+    idle = {"model"} if config.channel_scale else {"model", "channel_scale"}
     return short(
         hash_json(
             {
-                **config.model_dump(mode="json", exclude={"model"}),
+                **config.model_dump(mode="json", exclude=idle),
                 "schema": SCHEMA_VERSION,
                 "robustness": _PROCEDURE_VERSION,
                 "model": resolved.card.model_hash,
@@ -84,7 +88,7 @@ def find_robustness(config: RobustnessConfig) -> Robustness | None:
         DataError: a data set without a known fingerprint is absent.
     """
     key = robustness_key(ResolvedModel(config))
-    stored = find_table(_FOLDER, key)
+    stored = find_table(ROBUSTNESS_FOLDER, key)
     return None if stored is None else Robustness(key, config, stored.table, stored.metadata)
 
 
@@ -122,7 +126,7 @@ def measure_robustness(
     stored = None if fresh else find_robustness(config)
     if stored is not None:
         return stored
-    folder = results_dir() / _FOLDER
+    folder = results_dir() / ROBUSTNESS_FOLDER
     ensure_writable(folder, needed_bytes=2**20)
     resolved = ResolvedModel(config)
     key = robustness_key(resolved)
@@ -146,3 +150,20 @@ def measure_robustness(
     found = Robustness(key, config, conform(table, ROBUSTNESS_COLUMNS), metadata)
     found.write(folder / f"{key}.parquet")
     return found
+
+
+def reproduce_robustness(config: RobustnessConfig, *, lines: bool = False) -> str:
+    """The command line that measures this again: the same key on the same files.
+
+    Args:
+        config: what was measured.
+        lines: one option per line, for where there is little room; a shell reads both the same.
+    """
+    parts = ["python -m fkd robust"]
+    for name, field in RobustnessConfig.model_fields.items():
+        value = getattr(config, name)
+        if field.is_required() or name in ("count", "seed") or value != field.default:
+            words = value if isinstance(value, tuple) else (value,)
+            parts.append(f"--{name.replace('_', '-')} {shlex.join(map(str, words))}")
+    parts.append("--out robustness.parquet")
+    return (" \\\n  " if lines else " ").join(parts)

@@ -1,9 +1,10 @@
-"""From a table of standard robustness to shares with their intervals."""
+"""From tables of standard robustness to shares with their intervals, and to what both networks do."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -12,6 +13,9 @@ from fkd.core.errors import ConfigError
 
 #: Normal quantile of a two-sided interval of 95 %.
 _QUANTILE = 1.959963984540054
+#: Which networks broke, and what is known of the pair: rows and columns of `cross_robustness`.
+_BROKE = ("neither", "teacher", "student", "both")
+_STATES = ("certified", "open", "refuted")
 
 
 class Share(Config):
@@ -74,3 +78,41 @@ def robustness_summary(table: pd.DataFrame) -> RobustnessSummary:
         autoattack=share(table.robust_autoattack),
         robust=share(table.robust),
     )
+
+
+def cross_robustness(
+    teacher: pd.DataFrame, student: pd.DataFrame, analysis: pd.DataFrame
+) -> pd.DataFrame:
+    """Which network alone breaks, beside whether the two were found to disagree, example by example.
+
+    A network breaks where a wrong prediction was found, at the image or in its ball.  Where one alone
+    breaks, the other either breaks at that very point too, unseen by the attacks on it, or the two
+    disagree there; so *certified* beside *one alone* says that the other breaks as well.
+
+    Args:
+        teacher: of standard robustness (columns: `fkd.evaluation.ROBUSTNESS_COLUMNS`).
+        student: the same examples in the same ball.
+        analysis: of the pair in the same ball, at least those examples (`fkd.records.ANALYSIS_COLUMNS`).
+
+    Returns:
+        Four rows, ``broke`` is neither, teacher (alone), student (alone) or both; numbers of examples in
+        the columns ``certified``, ``open``, ``refuted`` and ``total``.
+
+    Raises:
+        ConfigError: the tables are not of the same examples.
+    """
+    ids = teacher["index"].tolist()
+    if ids != student["index"].tolist() or not set(ids) <= set(analysis["index"]):
+        raise ConfigError(
+            "The two networks and the pair were measured on different examples; measure all three on "
+            "the same first ones."
+        )
+    pair = analysis.set_index("index").loc[ids]
+    fell, followed = (~table["robust"].to_numpy(dtype=bool) for table in (teacher, student))
+    broke = np.select([fell & followed, fell, followed], ["both", "teacher", "student"], "neither")
+    state = np.select(
+        [pair["disagrees"], pair["agrees_certified"]], ["refuted", "certified"], "open"
+    )
+    counts = pd.DataFrame({"broke": broke, "state": state}).value_counts().unstack(fill_value=0)
+    counts = counts.reindex(index=list(_BROKE), columns=list(_STATES), fill_value=0)
+    return counts.assign(total=counts.sum(axis=1)).reset_index().rename_axis(columns=None)

@@ -9,6 +9,7 @@ import fkd.cli
 from fkd.attacks.single import load_attacks
 from fkd.evaluation import ROBUSTNESS_COLUMNS
 from fkd.records import read_metadata
+from fkd.runs import KINDS
 from tests.support.pairs import save_digits_model
 
 QUICK = ["--count", "6", "--steps", "3", "--restarts", "2"]
@@ -52,6 +53,8 @@ def test_shares_are_shown_with_intervals_and_stored(robust, tmp_path):
         (["--model", "nets", "--epsilon", "0.1"], "There is no model called 'nets'"),
         (["--model", "net", "--epsilon", "8"], "did you mean 8/255?"),
         (["--model", "net", "--epsilon", "9", "--norm", "l2"], "epsilon must lie in [0, 8] here"),
+        (["--model", "net", "--epsilon", "0.1", "--channel-scale", "1", "2"], "has 2 values"),
+        (["--model", "net", "--epsilon", "0.1", "--background", "--fresh"], "leave --out, --fresh"),
         (["--model", "net", "--epsilon", "0.1", "--out", "t.csv"], "--out must end in .parquet"),
         (["--model", "net", "--epsilon", "0.1", "--count", "9999"], "9999 cannot be analysed"),
     ],
@@ -61,6 +64,21 @@ def test_bad_input_is_one_sentence(robust, words, sentence):
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_in_the_background_it_is_a_run(robust, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fkd.runs.start_run", lambda *words: asked.append(words) or "robust-1")
+    words = ["--model", "net", "--epsilon", "0.1", "--channel-scale", "0.5", "--background"]
+    assert robust(*words)[:2] == (0, "robust-1\n")
+    [(kind, spec)] = asked
+    assert (kind, spec["model"], spec["steps"], spec["channel_scale"]) == (
+        "robust",
+        "net",
+        3,
+        [0.5],
+    )
+    assert KINDS.get(kind)().check(spec) == spec
 
 
 def test_a_missing_library_is_one_sentence(robust, monkeypatch):

@@ -1,10 +1,13 @@
 """Standard robustness of one model: measured, stored, found again, summarised with intervals."""
 
+import shlex
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from fkd.cli import main
 from fkd.core.errors import Cancelled, ConfigError
 from fkd.core.paths import data_dir, models_dir, results_dir
 from fkd.data import load_split
@@ -12,9 +15,11 @@ from fkd.evaluation import (
     ROBUSTNESS_COLUMNS,
     ResolvedModel,
     RobustnessConfig,
+    cross_robustness,
     find_robustness,
     list_analyses,
     measure_robustness,
+    reproduce_robustness,
     robustness_key,
     robustness_summary,
     wilson_share,
@@ -84,12 +89,15 @@ def test_what_changes_the_result_changes_the_key(config, monkeypatch):
     same = key()
     # The folder's name is another name of the same weights.
     assert key(model=str(models_dir() / "net")) == same
+    # A scale of 1 is none.
+    assert key(channel_scale=(1.0,)) == same
     save_digits_model("other", "student", seed=1)
     others = [
         {"epsilon": 0.07},
         {"count": 13},
         {"seed": 1},
         {"norm": "l2"},
+        {"channel_scale": (0.5,)},
         {"split": "train"},
         {"steps": 6},
         {"restarts": 3},
@@ -206,3 +214,41 @@ def test_a_summary_counts_examples():
     assert (summary.count, values) == (4, [0.75, 0.5, 0.5, 0.25])
     with pytest.raises(ConfigError, match="without rows"):
         robustness_summary(table.iloc[:0])
+
+
+def test_both_networks_are_counted_beside_the_pair():
+    indices = [3, 4, 5, 6, 7]
+    teacher = pd.DataFrame({"index": indices, "robust": [True, False, True, False, True]})
+    student = pd.DataFrame({"index": indices, "robust": [True, True, False, False, False]})
+    # Rows of another order, and one more.
+    analysis = pd.DataFrame(
+        {
+            "index": [7, 6, 5, 4, 3, 8],
+            "disagrees": [False, False, True, False, False, True],
+            "agrees_certified": [False, True, False, False, True, False],
+        }
+    )
+    counts = cross_robustness(teacher, student, analysis).set_index("broke")
+    assert list(counts) == ["certified", "open", "refuted", "total"]
+    assert counts.loc["neither"].tolist() == [1, 0, 0, 1]
+    assert counts.loc["teacher"].tolist() == [0, 1, 0, 1]
+    assert counts.loc["student"].tolist() == [0, 1, 1, 2]
+    assert counts.loc["both"].tolist() == [1, 0, 0, 1]
+    for other in (student.iloc[:4], student.assign(index=[3, 4, 5, 6, 9])):
+        with pytest.raises(ConfigError, match="different examples"):
+            cross_robustness(teacher, other, analysis)
+    with pytest.raises(ConfigError, match="different examples"):
+        cross_robustness(teacher, student, analysis.iloc[1:])
+
+
+def test_the_command_shown_measures_the_same_again(config, monkeypatch):
+    config = RobustnessConfig.parse({**QUICK, "epsilon": 8 / 255, "channel_scale": (0.5,)})
+    asked = []
+    monkeypatch.setattr("fkd.runs.start_run", lambda *words: asked.append(words) or "robust-1")
+    for lines in (False, True):
+        words = shlex.split(reproduce_robustness(config, lines=lines).replace("\\\n", ""))
+        assert words[:4] == ["python", "-m", "fkd", "robust"]
+        assert words[-2:] == ["--out", "robustness.parquet"]
+        assert main([*words[3:-2], "--background"]) == 0
+        kind, spec = asked.pop()
+        assert (kind, RobustnessConfig.parse(spec)) == ("robust", config)

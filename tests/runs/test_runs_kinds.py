@@ -5,8 +5,16 @@ import json
 import pandas as pd
 import pytest
 
-from fkd.core.errors import ConfigError, DataError, FkdError
-from fkd.evaluation import AnalysisConfig, RadiusConfig, find_analysis, find_radii, search_radii
+from fkd.core.errors import Cancelled, ConfigError, DataError, FkdError
+from fkd.evaluation import (
+    AnalysisConfig,
+    RadiusConfig,
+    RobustnessConfig,
+    find_analysis,
+    find_radii,
+    find_robustness,
+    search_radii,
+)
 from fkd.models import load_model
 from fkd.runs import KINDS, cancel_run, list_runs, resume_run, run_history, start_run
 
@@ -31,7 +39,18 @@ RADIUS = {
     "tolerance": 0.05,
     "certificate": {"name": "fast"},
 }
-SPECS = {"train": TRAIN, "copy": COPY, "analyse": ANALYSE, "radius": RADIUS}
+ROBUST = {
+    "dataset": "digits",
+    "model": "s",
+    "epsilon": 0.02,
+    # A network so little trained is right on few.
+    "count": 40,
+    "steps": 2,
+    "restarts": 1,
+    "autoattack_steps": 2,
+    "autoattack_queries": 5,
+}
+SPECS = {"train": TRAIN, "copy": COPY, "analyse": ANALYSE, "radius": RADIUS, "robust": ROBUST}
 
 
 def ended(record):
@@ -94,13 +113,19 @@ def test_a_search_for_radii_names_its_key_and_is_found_when_asked_again(pair):
     assert make("radius", RADIUS) == (result, [])
 
 
+def test_a_measurement_of_robustness_names_its_key_and_is_found_when_asked_again(pair):
+    result, reports = make("robust", ROBUST)
+    found = find_robustness(RobustnessConfig.parse(ROBUST))
+    assert (found.key, len(found.table)) == (result, 40)
+    assert {"pgd", "apgd-ce"} <= {report.stage for report in reports}
+    assert make("robust", ROBUST) == (result, [])
+    entry = KINDS.get("robust")()
+    with pytest.raises(Cancelled, match="Stopped during pgd"):
+        entry.run(entry.check({**ROBUST, "seed": 1}), lambda progress: True)
+
+
 def test_a_specification_is_completed_and_plain(pair):
-    for kind, spec in (
-        ("train", {**TRAIN, "name": "new"}),
-        ("copy", COPY),
-        ("analyse", ANALYSE),
-        ("radius", RADIUS),
-    ):
+    for kind, spec in {**SPECS, "train": {**TRAIN, "name": "new"}}.items():
         entry = KINDS.get(kind)()
         checked = entry.check(spec)
         assert json.loads(json.dumps(checked)) == checked
@@ -124,6 +149,10 @@ def test_one_model_and_one_result_are_one_target(pair, tmp_path):
     # Radii compare predictions, not confidences.
     assert radius.target(radius.check({**RADIUS, "gap_class": "teacher"})) == target
     assert radius.target(radius.check({**RADIUS, "tolerance": 0.1})) != target
+    robust = KINDS.get("robust")()
+    target = robust.target(robust.check(ROBUST))
+    assert robust.target(robust.check({**ROBUST, "channel_scale": [1.0]})) == target
+    assert robust.target(robust.check({**ROBUST, "model": "t"})) != target
 
 
 @pytest.mark.parametrize(
@@ -151,6 +180,10 @@ def test_one_model_and_one_result_are_one_target(pair, tmp_path):
         ("radius", {"student": "ss"}, "no model called 'ss'"),
         ("radius", {"dataset": "mnist"}, "mnist"),
         ("radius", {"count": 100_000}, "choose a count of at most"),
+        ("robust", {"epsilon": 8}, "epsilon must lie in"),
+        ("robust", {"model": "ss"}, "no model called 'ss'"),
+        ("robust", {"dataset": "mnist"}, "choose the data set it was trained on"),
+        ("robust", {"count": 100_000}, "choose a count of at most"),
     ],
 )
 def test_a_bad_specification_is_a_sentence_at_once(pair, kind, change, sentence):
