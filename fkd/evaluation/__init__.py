@@ -61,6 +61,19 @@ from fkd.evaluation.store import (
     witness_path,
 )
 from fkd.evaluation.summary import Summary, certified_curve, histogram, summarise
+from fkd.evaluation.transfer import TRANSFER_COLUMNS, ResolvedTransfer, TransferConfig
+from fkd.evaluation.transfer_store import (
+    Transfer,
+    find_transfer,
+    transfer_key,
+    transfer_witnesses,
+)
+from fkd.evaluation.transfer_summary import (
+    TransferCell,
+    TransferGain,
+    TransferSummary,
+    transfer_summary,
+)
 
 __all__ = [
     "LARGEST_RADIUS",
@@ -69,6 +82,7 @@ __all__ = [
     "ROBUSTNESS_COLUMNS",
     "ROBUSTNESS_FOLDER",
     "SOUNDNESS_TOLERANCE",
+    "TRANSFER_COLUMNS",
     "Analysis",
     "AnalysisConfig",
     "AnalysisEntry",
@@ -80,11 +94,17 @@ __all__ = [
     "RadiusSummary",
     "ResolvedModel",
     "ResolvedPair",
+    "ResolvedTransfer",
     "Robustness",
     "RobustnessConfig",
     "RobustnessSummary",
     "Share",
     "Summary",
+    "Transfer",
+    "TransferCell",
+    "TransferConfig",
+    "TransferGain",
+    "TransferSummary",
     "agreement_radii",
     "analyse",
     "analyse_and_compare",
@@ -103,6 +123,7 @@ __all__ = [
     "find_analysis",
     "find_radii",
     "find_robustness",
+    "find_transfer",
     "finished_examples",
     "found_radius_text",
     "gap_curve",
@@ -129,6 +150,9 @@ __all__ = [
     "shipped_dir",
     "summarise",
     "time_budget",
+    "transfer_key",
+    "transfer_summary",
+    "transfer_witnesses",
     "wilson_share",
     "witness_path",
 ]

@@ -23,12 +23,11 @@ from fkd.records import SCHEMA_VERSION
 PROCEDURE_VERSION = 3
 
 
-class AnalysisConfig(Config):
-    """One analysis: a data set's first examples, a pair, a ball, an attack and a certificate."""
+class AttackedConfig(Config):
+    """What every measurement of students of one teacher starts from: examples, balls and an attack."""
 
     dataset: str = Field(description="Name of the data set.")
     teacher: str = Field(description="Teacher: a model's name or folder.")
-    student: str = Field(description="Student: a model's name or folder.")
     epsilon: float = Field(
         description="Radius of the ball in pixel units: in [0, 1] for linf; an L2 radius may be larger."
     )
@@ -55,9 +54,6 @@ class AnalysisConfig(Config):
     attack: SerializeAsAny[PairAttackConfig] = Field(
         default_factory=PairAttackConfig, description="The attack and its settings."
     )
-    certificate: SerializeAsAny[CertificateConfig] = Field(
-        default_factory=CertificateConfig, description="The certificate and its settings."
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -74,14 +70,6 @@ class AnalysisConfig(Config):
     def _typed_attack(cls, value: Any) -> Any:
         return attack_config(value) if isinstance(value, dict | PairAttackConfig) else value
 
-    @field_validator("certificate", mode="before")
-    @classmethod
-    def _typed_certificate(cls, value: Any) -> Any:
-        if type(value) is CertificateConfig:
-            # What only names a certificate becomes that one's own configuration.
-            value = value.model_dump()
-        return certificate_config(value) if isinstance(value, dict | CertificateConfig) else value
-
     @property
     def ball(self) -> Ball:
         """The ball around each example."""
@@ -91,6 +79,23 @@ class AnalysisConfig(Config):
         """The attack's settings that determine its result, as stored in the table."""
         # `rows` only says how much is computed at once.
         return json.dumps(self.attack.model_dump(mode="json", exclude={"rows"}), sort_keys=True)
+
+
+class AnalysisConfig(AttackedConfig):
+    """One analysis: a data set's first examples, a pair, a ball, an attack and a certificate."""
+
+    student: str = Field(description="Student: a model's name or folder.")
+    certificate: SerializeAsAny[CertificateConfig] = Field(
+        default_factory=CertificateConfig, description="The certificate and its settings."
+    )
+
+    @field_validator("certificate", mode="before")
+    @classmethod
+    def _typed_certificate(cls, value: Any) -> Any:
+        if type(value) is CertificateConfig:
+            # What only names a certificate becomes that one's own configuration.
+            value = value.model_dump()
+        return certificate_config(value) if isinstance(value, dict | CertificateConfig) else value
 
     def certificate_json(self) -> str:
         """The certificate's settings that determine its result."""

@@ -22,10 +22,11 @@ from fkd.core.paths import results_dir
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback
 from fkd.evaluation._attacked import attack_pair
-from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
+from fkd.evaluation.config import AnalysisConfig, AttackedConfig, ResolvedPair, check_count
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
 from fkd.evaluation.radius import RadiusConfig
 from fkd.evaluation.store import find_analysis
+from fkd.evaluation.transfer import TransferConfig
 from fkd.evaluation.witnesses import with_points_of
 from fkd.records import read_table, write_table
 from fkd.records.schemas import CURVE_COLUMNS
@@ -194,19 +195,32 @@ def gap_curve(
     return table
 
 
-def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
+#: Command of each configuration, and what its table is called.
+_COMMANDS = {
+    AnalysisConfig: ("analyse", "analysis"),
+    RadiusConfig: ("radius", "radii"),
+    TransferConfig: ("transfer", "transfer"),
+}
+
+
+def reproduce_snippet(config: AttackedConfig, *, lines: bool = False) -> str:
     """The command line that computes this result again: the same key on the same files.
 
     Args:
-        config: the analysis, or the search for radii.
+        config: the analysis, the search for radii, or the transfer.
         lines: one option per line, for where there is little room; a shell reads both the same.
     """
-    is_search = isinstance(config, RadiusConfig)
+    command, out = _COMMANDS[type(config)]
+    students = (
+        f"--students {shlex.join(config.students)}"
+        if isinstance(config, TransferConfig)
+        else f"--student {shlex.quote(config.student)}"
+    )
     parts = [
-        f"python -m fkd {'radius' if is_search else 'analyse'}",
+        f"python -m fkd {command}",
         f"--dataset {shlex.quote(config.dataset)}",
         f"--teacher {shlex.quote(config.teacher)}",
-        f"--student {shlex.quote(config.student)}",
+        students,
         # All digits: 8/255 shortened to six is another ball.
         f"--epsilon {config.epsilon!r}",
         f"--count {config.count}",
@@ -214,18 +228,21 @@ def reproduce_snippet(config: AnalysisConfig, *, lines: bool = False) -> str:
     ]
     default = type(config).model_fields
     # A search compares no confidences, but has a tolerance.
-    for name in ("split", "tolerance" if is_search else "gap_class", "norm"):
-        value = getattr(config, name)
-        if value != default[name].default:
+    idle = {"gap_class"} if command == "radius" else set()
+    for name in ("split", "tolerance", "gap_class", "norm"):
+        value = getattr(config, name, None)
+        if name in default.keys() - idle and value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
     if config.channel_scale is not None:
         parts.append(f"--channel-scale {' '.join(map(repr, config.channel_scale))}")
     for name in ("attack", "certificate"):
+        if name not in default:
+            continue
         usual = default[name].get_default(call_default_factory=True)
         settings = _settings_words(getattr(config, name), usual.name)
         if settings:
             parts.append(f"--{name} {' '.join(settings)}")
-    parts.append(f"--out {'radii' if is_search else 'analysis'}.parquet")
+    parts.append(f"--out {out}.parquet")
     return (" \\\n  " if lines else " ").join(parts)
 
 

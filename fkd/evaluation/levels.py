@@ -69,6 +69,24 @@ def level_figures(analysis: Analysis) -> dict[str, Any]:
     }
 
 
+def at_every_level(config: AnalysisConfig) -> list[Analysis]:
+    """Every stored analysis that differs from ``config`` in its certificate only."""
+    found = []
+    for entry in list_analyses(config.dataset, config.teacher, config.student):
+        asked = config.model_copy(update={"certificate": entry.config.certificate})
+        if asked != entry.config:
+            continue
+        try:
+            analysis = find_resolved(ResolvedPair(asked))
+        except FkdError:
+            # A model or a data set that it names is gone.
+            continue
+        # A table of weights that were replaced since then answers another question.
+        if analysis is not None and analysis.key == entry.key:
+            found.append(analysis)
+    return found
+
+
 def compare_levels(config: AnalysisConfig) -> pd.DataFrame:
     """Every stored analysis that differs from ``config`` in its certificate only, as a row each.
 
@@ -88,19 +106,7 @@ def compare_levels(config: AnalysisConfig) -> pd.DataFrame:
         ...     epsilon=0.05)
         >>> table = compare_levels(config)
     """
-    rows = []
-    for entry in list_analyses(config.dataset, config.teacher, config.student):
-        asked = config.model_copy(update={"certificate": entry.config.certificate})
-        if asked != entry.config:
-            continue
-        try:
-            analysis = find_resolved(ResolvedPair(asked))
-        except FkdError:
-            # A model or a data set that it names is gone.
-            continue
-        # A table of weights that were replaced since then answers another question.
-        if analysis is not None and analysis.key == entry.key:
-            rows.append(level_figures(analysis))
+    rows = [level_figures(analysis) for analysis in at_every_level(config)]
     table = pd.DataFrame(rows)
     if rows:
         table = table.sort_values("bracket_mean", ascending=False, ignore_index=True)

@@ -25,7 +25,7 @@ from fkd.evaluation._attacked import attack_pair
 from fkd.evaluation._saved_chunks import SavedChunks
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, check_count
 from fkd.evaluation.store import Analysis, find_resolved, save_analysis
-from fkd.evaluation.witnesses import with_points_of
+from fkd.evaluation.witnesses import with_points_of, witness_arrays
 from fkd.models import Model
 from fkd.records import SCHEMA_VERSION, conform, ensure_writable
 
@@ -101,7 +101,7 @@ def analyse(
     check_soundness(attacked, certified)
     report(progress, "store", 0, 1)
     table = _table(pair, split, classes, clean, attacked, certified, reason)
-    witnesses = _witnesses(attacked)
+    witnesses = witness_arrays(attacked)
     costs = {
         "device": str(place),
         "seconds": round(time.perf_counter() - started, 3),
@@ -288,15 +288,6 @@ def _table(
         table[name] = pd.Categorical([value] * len(table))
     table["seed"] = config.seed
     return conform(table)
-
-
-def _witnesses(attacked: PairAttackResult) -> dict[str, np.ndarray]:
-    rows = attacked.disagrees.nonzero().squeeze(1)
-    return {
-        "gap_witness": attacked.gap_witness.cpu().numpy(),
-        "disagreement_rows": rows.cpu().numpy(),
-        "disagreement_witness": attacked.disagreement_witness[rows].cpu().numpy(),
-    }
 
 
 class _Clock:

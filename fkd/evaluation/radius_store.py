@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,10 @@ import pandas as pd
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
-from fkd.core.versions import package_versions
-from fkd.evaluation._stored_tables import find_table
+from fkd.evaluation._stored_tables import find_table, provenance
 from fkd.evaluation.config import ResolvedPair
 from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, agreement_radii
-from fkd.records import SCHEMA_VERSION, conform, ensure_writable, write_table
+from fkd.records import conform, ensure_writable, write_table
 
 #: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
 _SEARCH_VERSION = 2
@@ -113,16 +111,10 @@ def search_radii(
     started = time.perf_counter()
     table = agreement_radii(config, device=device, progress=progress)
     metadata = {
-        "key": key,
-        "schema": SCHEMA_VERSION,
-        "config": config.model_dump(mode="json"),
+        **provenance(key, config, started),
         "teacher_hash": pair.teacher_card.model_hash,
         "student_hash": pair.student_card.model_hash,
         "data_hash": pair.data_set.fingerprint(config.split),
-        "seed": config.seed,
-        "versions": package_versions(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 3),
     }
     # As it will be read back, so that a first answer and a stored one do not differ.
     radii = Radii(key, config, conform(table, RADIUS_COLUMNS), metadata)

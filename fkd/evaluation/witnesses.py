@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +55,16 @@ def with_points_of(
         attacked, changed = _with_points(some, attacked, networks, region, classes)
         improved |= changed
     return attacked, int(improved.sum())
+
+
+def witness_arrays(attacked: PairAttackResult) -> dict[str, np.ndarray]:
+    """An attack's witnesses as `Analysis.witnesses` holds them; of disagreements only what was found."""
+    rows = attacked.disagrees.nonzero().squeeze(1)
+    return {
+        "gap_witness": attacked.gap_witness.cpu().numpy(),
+        "disagreement_rows": rows.cpu().numpy(),
+        "disagreement_witness": attacked.disagreement_witness[rows].cpu().numpy(),
+    }
 
 
 def _with_points(

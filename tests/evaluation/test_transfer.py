@@ -1,0 +1,409 @@
+"""Witnesses of one student on another: two linear networks by hand, digits end to end, bad input."""
+
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from fkd.core.errors import Cancelled, ConfigError, SoundnessError, StoreError
+from fkd.core.paths import data_dir, models_dir, results_dir
+from fkd.data import load_split
+from fkd.evaluation import (
+    TRANSFER_COLUMNS,
+    ResolvedTransfer,
+    TransferConfig,
+    analyse,
+    find_transfer,
+    list_analyses,
+    reproduce_snippet,
+    save_analysis,
+    summarise,
+    transfer_key,
+    transfer_summary,
+    transfer_witnesses,
+)
+from fkd.evaluation import transfer as measuring
+from fkd.evaluation import transfer_store as store
+from fkd.models import ModelCard, build, save_model
+from fkd.records import arrow_schema, read_metadata
+from tests.support.pairs import save_digits_model
+
+QUICK = {
+    "dataset": "digits",
+    "teacher": "big",
+    "students": ["near", "other"],
+    "epsilon": 0.08,
+    "count": 16,
+    "attack": {"steps": 5},
+}
+
+
+@pytest.fixture
+def config(own_folders):
+    save_digits_model("big", "teacher", hidden=(16,), seed=0)
+    save_digits_model("near", "student", hidden=(10,), seed=1)
+    save_digits_model("other", "student", hidden=(12,), seed=2)
+    return TransferConfig.parse(QUICK)
+
+
+def differing(table):
+    """Where a witness is known to make the two differ, as a list."""
+    return table.disagrees.fillna(False).astype(bool).tolist()
+
+
+def cells(table):
+    return {(cell.source, cell.target): cell for cell in transfer_summary(table).cells}
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def _save_linear(name, role, pixels, steepness, offset):
+    """Log-odds of class 1 against class 0: ``steepness * (pixels . (a, b)) - offset``.
+
+    The hidden unit is a sum of pixels, so its ReLU is idle and the network is linear.
+    """
+    network = build(
+        "mlp", {"hidden": (1,)}, image_shape=(1, 1, 2), num_classes=2, mean=[0.0], std=[1.0]
+    )
+    hidden, last = (module for module in network.modules() if isinstance(module, nn.Linear))
+    with torch.no_grad():
+        hidden.weight.copy_(torch.tensor([pixels]))
+        hidden.bias.zero_()
+        last.weight.copy_(torch.tensor([[0.0], [steepness]]))
+        last.bias.copy_(torch.tensor([0.0, -offset]))
+    card = ModelCard(
+        name=name,
+        role=role,
+        dataset="two",
+        method="standard",
+        architecture="mlp",
+        architecture_config={"hidden": [1]},
+        image_shape=(1, 1, 2),
+        num_classes=2,
+        mean=(0.0,),
+        std=(1.0,),
+        weights_sha256="",
+    )
+    save_model(models_dir() / name, network, card)
+
+
+@pytest.fixture
+def linear(own_folders):
+    """The teacher says 0 everywhere near (0.5, 0.5); each student looks at one pixel alone."""
+    data_dir().mkdir(parents=True, exist_ok=True)
+    images = np.full((1, 1, 2), 127.5).round().astype(np.uint8)
+    parts = {
+        f"{part}_{what}": value
+        for part in ("train", "test")
+        for what, value in (("images", images.repeat(4, 0)), ("labels", np.array([0, 1, 0, 1])))
+    }
+    np.savez(data_dir() / "two.npz", **parts)
+    _save_linear("flat", "teacher", (0.0, 0.0), 1.0, 1.0)
+    _save_linear("first", "student", (1.0, 0.0), 10.0, 6.0)
+    _save_linear("second", "student", (0.0, 1.0), 10.0, 6.0)
+    _save_linear("twin", "student", (1.0, 0.0), 20.0, 12.0)
+    return {"dataset": "two", "teacher": "flat", "epsilon": 0.2, "count": 1}
+
+
+def _odds(log_odds):
+    return 1 / (1 + np.exp(-log_odds))
+
+
+def test_two_networks_that_look_at_different_pixels_share_nothing(linear):
+    config = TransferConfig.parse(linear, students=["first", "second", "twin"])
+    table = transfer_witnesses(config, device="cpu").table
+    found = {(row.source, row.target): row for row in table.itertuples()}
+    middle = float(np.float32(128 / 255))
+    # Raised by 0.2, a pixel takes its student's log-odds of 1 from below 0 to above; the teacher stays.
+    teacher = _odds(-1.0)
+    own = _odds(10 * (middle + 0.2) - 6) - teacher
+    assert found["first", "first"].gap == pytest.approx(own, abs=1e-6)
+    assert found["second", "second"].gap == pytest.approx(own, abs=1e-6)
+    assert found["twin", "twin"].gap == pytest.approx(_odds(20 * (middle + 0.2) - 12) - teacher)
+    assert all(found[name, name].disagrees for name in config.students)
+    # The same pixel at the same end of its range, twice as steep.
+    assert found["first", "twin"].gap == pytest.approx(found["twin", "twin"].gap, abs=1e-6)
+    assert found["twin", "first"].gap == pytest.approx(own, abs=1e-6)
+    assert found["first", "twin"].disagrees and found["twin", "first"].disagrees
+    for row in found.values():
+        slope, offset = (20, 12) if row.target == "twin" else (10, 6)
+        assert row.gap_clean == pytest.approx(abs(_odds(slope * middle - offset) - teacher))
+        assert row.gap_own == found[row.target, row.target].gap
+
+
+def test_a_pixel_that_is_left_alone_tells_the_other_student_nothing(linear, monkeypatch):
+    config = TransferConfig.parse(linear, students=["first", "second"])
+    image = load_split("two", "test").images[:1].numpy()
+    moved = image + np.array([0.2, 0.0], dtype=np.float32)
+    witnesses = {
+        "gap_witness": moved,
+        "disagreement_rows": np.array([0]),
+        "disagreement_witness": moved,
+    }
+    monkeypatch.setattr(measuring, "witness_arrays", lambda _: witnesses)
+    table = transfer_witnesses(config, device="cpu").table
+    (row,) = table[(table.source == "first") & (table.target == "second")].itertuples()
+    # `second` sees what it saw at the image; both say 0 there.
+    assert row.gap == pytest.approx(row.gap_clean, abs=1e-12)
+    assert not row.disagrees
+    cell = cells(table)["first", "second"]
+    assert (cell.witnesses, cell.carried.value) == (1, 0.0)
+
+
+# ---------------------------------------------------------------- on digits
+
+
+def test_the_diagonal_is_each_students_own_analysis(config):
+    found = transfer_witnesses(config, device="cpu")
+    table = found.table
+    assert list(table) == [column.name for column in TRANSFER_COLUMNS]
+    assert len(table) == 16 * 2 * 2
+    for name in config.students:
+        # Made after the transfer, so that nothing was read from it.
+        analysis = analyse(config.pair(name), device="cpu").table
+        own = table[(table.source == name) & (table.target == name)]
+        assert own["index"].tolist() == analysis["index"].tolist()
+        np.testing.assert_allclose(own.gap, analysis.gap_attack, atol=1e-12)
+        np.testing.assert_allclose(own.gap_clean, analysis.gap_clean, atol=1e-12)
+        assert differing(own) == analysis.disagrees.tolist()
+        assert own.disagrees.isna().tolist() == (~analysis.disagrees).tolist()
+        cell = cells(table)[name, name]
+        assert cell.carried.value == cell.gap_ratio == 1.0
+        assert cell.witnesses == analysis.disagrees.sum() > 0
+        assert cell.gap_mean == pytest.approx(summarise(analysis).gap_attack_mean)
+        # Another's witness is a point of the same ball: no certificate may be below it.
+        on_it = table[table.target == name].groupby("index").gap.max()
+        assert (on_it.to_numpy() <= analysis.gap_certified + 1e-9).all()
+    assert found.metadata["witnesses_from"] == {"near": None, "other": None}
+    # Now both analyses are stored, and their witnesses are the same points.
+    again = transfer_witnesses(config, device="cpu", fresh=True)
+    pd.testing.assert_frame_equal(again.table, table)
+
+
+def test_stored_witnesses_are_used_and_change_nothing(config, monkeypatch):
+    first = transfer_witnesses(config, device="cpu").table
+    keys = {name: analyse(config.pair(name), device="cpu").key for name in config.students}
+    (results_dir() / "transfers" / f"{find_transfer(config).key}.parquet").unlink()
+
+    def refuse(*_, **__):
+        raise RuntimeError("an attack was begun")
+
+    monkeypatch.setattr(measuring, "attack_pair", refuse)
+    read = transfer_witnesses(config, device="cpu")
+    assert read.metadata["witnesses_from"] == keys
+    pd.testing.assert_frame_equal(read.table, first)
+    with pytest.raises(RuntimeError, match="an attack was begun"):
+        transfer_witnesses(config, device="cpu", fresh=True)
+
+
+@pytest.mark.parametrize("lack", ["no witnesses", "a search's points"])
+def test_an_analysis_whose_witnesses_are_not_the_attacks_is_left_alone(config, lack):
+    analysis = analyse(config.pair("near"), device="cpu")
+    if lack == "no witnesses":
+        analysis.witnesses.clear()
+    else:
+        analysis.metadata["witnesses_of_certificate"] = 1
+    save_analysis(analysis)
+    found = transfer_witnesses(config, device="cpu")
+    assert found.metadata["witnesses_from"] == {"near": None, "other": None}
+
+
+def test_identical_students_share_everything(config):
+    save_digits_model("copy", "student", hidden=(10,), seed=1)
+    table = transfer_witnesses(config.model_copy(update={"students": ("copy", "near")})).table
+    found = cells(table)
+    for names in (("copy", "near"), ("near", "copy")):
+        cell = found[names]
+        assert cell.carried.value == cell.gap_ratio == 1.0
+        assert cell.beats.value == 0.0
+        assert cell.gap_mean == found["near", "near"].gap_mean
+    assert all(gain.disagreements_new == 0 for gain in transfer_summary(table).gains)
+
+
+def test_an_example_is_measured_alike_in_any_company(config):
+    many = transfer_witnesses(config, device="cpu").table
+    few = transfer_witnesses(config.model_copy(update={"count": 5}), device="cpu").table
+    first = many[many["index"] < 5].reset_index(drop=True)
+    assert first[["index", "source", "target"]].equals(few[["index", "source", "target"]])
+    assert differing(first) == differing(few)
+    np.testing.assert_allclose(first.gap, few.gap, atol=1e-6)
+    # A third student changes nothing of what two say of each other.
+    save_digits_model("third", "student", hidden=(8,), seed=3)
+    three = config.model_copy(update={"students": ("near", "other", "third")})
+    table = transfer_witnesses(three, device="cpu").table
+    two = table[(table[["source", "target"]] != "third").all(axis=1)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(two, many)
+
+
+def test_the_class_compared_may_be_the_teachers(config):
+    by_teacher = config.model_copy(update={"gap_class": "teacher"})
+    table = transfer_witnesses(by_teacher, device="cpu").table
+    analysis = analyse(by_teacher.pair("other"), device="cpu").table
+    own = table[(table.source == "other") & (table.target == "other")]
+    np.testing.assert_allclose(own.gap, analysis.gap_attack, atol=1e-12)
+
+
+def test_a_witness_above_anothers_certificate_stops_the_program(config):
+    analysis = analyse(config.pair("other"), device="cpu")
+    analysis.table["gap_certified"] = analysis.table.gap_clean
+    save_analysis(analysis)
+    with pytest.raises(SoundnessError, match=r"where the certificate of .* claims at most"):
+        transfer_witnesses(config, device="cpu")
+    analysis.table["gap_certified"] = 1.0
+    analysis.table["agrees_certified"] = True
+    save_analysis(analysis)
+    with pytest.raises(SoundnessError, match="claims agreement for 'other'"):
+        transfer_witnesses(config, device="cpu")
+    assert find_transfer(config) is None
+
+
+# ---------------------------------------------------------------- stored
+
+
+def test_a_transfer_is_found_again_as_it_was(config, monkeypatch, tmp_path):
+    assert find_transfer(config) is None
+    first = transfer_witnesses(config, device="cpu")
+    monkeypatch.setattr(store, "carry_over", None)
+    again = transfer_witnesses(config)
+    pd.testing.assert_frame_equal(again.table, first.table)
+    assert again.metadata == first.metadata
+    wanted = {"seed", "versions", "config", "teacher_hash", "student_hashes", "data_hash"}
+    assert wanted | {"seconds", "device", "created"} <= set(first.metadata)
+    assert list_analyses("digits", "big") == []
+    first.write(tmp_path / "t.parquet")
+    assert read_metadata(tmp_path / "t.parquet")["key"] == first.key
+    assert all(field.metadata[b"unit"] for field in arrow_schema(TRANSFER_COLUMNS))
+    (results_dir() / "transfers" / f"{first.key}.parquet").write_bytes(b"nothing")
+    assert find_transfer(config) is None
+
+
+def test_what_changes_the_result_changes_the_key(config, monkeypatch):
+    def key(**changes):
+        return transfer_key(ResolvedTransfer(TransferConfig.parse({**QUICK, **changes})))
+
+    same = key()
+    assert key(students=["other", "near"]) == same
+    assert key(attack={"steps": 5, "rows": 7}) == same
+    others = [
+        {"epsilon": 0.07},
+        {"count": 15},
+        {"seed": 1},
+        {"split": "train"},
+        {"norm": "l2"},
+        {"gap_class": "teacher"},
+        {"attack": {"steps": 6}},
+        {"students": ["near", "big"]},
+        {"students": ["near", "other", "big"]},
+    ]
+    keys = {key(**change) for change in others}
+    assert len(keys) == len(others) and same not in keys
+    monkeypatch.setattr(store, "_PROCEDURE_VERSION", 99)
+    assert key() not in {same, *keys}
+
+
+def test_progress_grows_and_every_stage_can_be_stopped(config):
+    reports = []
+    transfer_witnesses(config, device="cpu", progress=lambda p: bool(reports.append(p)))
+    assert list(dict.fromkeys(p.stage for p in reports)) == ["attack", "transfer"]
+    for stage, total in (("attack", 32), ("transfer", 2)):
+        done = [p.done for p in reports if p.stage == stage]
+        assert done == sorted(done) and done[-1] == total
+        other = config.model_copy(update={"seed": 1})
+        with pytest.raises(Cancelled, match=rf"^Stopped during {stage} after .* of {total}"):
+            transfer_witnesses(other, progress=lambda p, at=stage: p.stage == at and p.done > 0)
+        assert find_transfer(other) is None
+
+
+def test_the_snippet_asks_for_the_same_table(config):
+    words = shlex.split(reproduce_snippet(config.model_copy(update={"gap_class": "teacher"})))
+    assert words[:4] == ["python", "-m", "fkd", "transfer"]
+    assert words[words.index("--students") + 1 :][:2] == ["near", "other"]
+    assert words[words.index("--gap-class") + 1] == "teacher"
+    assert "--certificate" not in words and "--tolerance" not in words
+    assert words[words.index("--attack") + 1] == "steps=5"
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_a_summary_counts_what_is_in_the_table():
+    names = [column.name for column in TRANSFER_COLUMNS]
+    rows = [
+        (0, "a", "a", True, 0.5, 0.5, 0.1),
+        (1, "a", "a", None, 0.3, 0.3, 0.1),
+        (0, "a", "b", False, 0.4, 0.2, 0.0),
+        (1, "a", "b", None, 0.1, 0.2, 0.0),
+        (0, "b", "a", None, 0.5, 0.5, 0.1),
+        (1, "b", "a", True, 0.3 + 1e-12, 0.3, 0.1),
+        (0, "b", "b", None, 0.2, 0.2, 0.0),
+        (1, "b", "b", True, 0.2, 0.2, 0.0),
+    ]
+    table = pd.DataFrame(rows, columns=names)
+    found = cells(table)
+    assert list(found) == [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+    assert (found["a", "b"].witnesses, found["a", "b"].carried.value) == (1, 0.0)
+    assert found["a", "b"].gap_mean == 0.25
+    assert found["a", "b"].gap_ratio == 1.25
+    assert found["a", "b"].beats.value == 0.5
+    # What rounding alone tells apart beats nothing.
+    assert found["b", "a"].beats.value == 0.0
+    first, second = transfer_summary(table).gains
+    assert (first.target, first.improved.value, first.disagreements_new) == ("a", 0.0, 1)
+    assert (second.gap_own_mean, second.gap_best_mean) == pytest.approx((0.2, 0.3))
+    assert (second.improved.value, second.disagreements_own, second.disagreements_new) == (
+        0.5,
+        1,
+        0,
+    )
+    with pytest.raises(ConfigError, match="without rows"):
+        transfer_summary(table.iloc[:0])
+
+
+def test_nothing_over_nothing_is_no_figure():
+    names = [column.name for column in TRANSFER_COLUMNS]
+    rows = [(0, a, b, None, 0.0, 0.0, 0.0) for a in "ab" for b in "ab"]
+    for cell in cells(pd.DataFrame(rows, columns=names)).values():
+        assert (cell.carried, cell.gap_ratio) == (None, None)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"students": ["near"]}, "at least two students are needed, got 'near' alone; name two"),
+        ({"students": []}, "at least two students are needed, got none"),
+        ({"students": ["near", "other", "near"]}, "The student 'near' is named more than once"),
+        ({"students": "near"}, "'students' is not usable"),
+        ({"student": "near"}, "transfer has no setting called 'student'"),
+        ({"certificate": {"name": "fast"}}, "transfer has no setting called 'certificate'"),
+        ({"epsilon": 8}, "did you mean 8/255"),
+        ({"students": ["near", "nobody"]}, "There is no model called 'nobody'"),
+        ({"students": ["near", "mnist-kd-of-pgd"]}, "the student 'mnist-kd-of-pgd' 1x28x28"),
+        ({"count": 9999}, "choose a count of at most"),
+    ],
+)
+def test_bad_input_is_one_sentence(config, changes, sentence):
+    with pytest.raises(ConfigError) as caught:
+        transfer_witnesses(TransferConfig.parse({**QUICK, **changes}))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_second_student(config):
+    again = [*QUICK["students"], str(models_dir() / "near")]
+    with pytest.raises(ConfigError, match="The student 'near' is named more than once"):
+        ResolvedTransfer(TransferConfig.parse({**QUICK, "students": again}))
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(config, monkeypatch):
+    results_dir().mkdir(parents=True)
+    (results_dir() / "transfers").write_text("in the way")
+    monkeypatch.setattr(store, "carry_over", None)
+    with pytest.raises(StoreError, match="could not be written"):
+        transfer_witnesses(config)
