@@ -1,4 +1,4 @@
-"""The command line: ``python -m fkd train|distill|copy|analyse|compare|radius|models|data|runs``.
+"""The command line: ``python -m fkd COMMAND``, commands as `fkd.cli.frame.COMMANDS` lists them.
 
 Each command makes the same calls as the dashboard's pages.  Nothing heavy is imported before a command
 needs it, so help and lists are there at once.

@@ -28,6 +28,7 @@ COMMANDS = {
     "analyse": "Attack and certify a teacher and a student inside an epsilon-ball.",
     "compare": "Set several students of one teacher side by side.",
     "radius": "Find up to which epsilon two models provably predict the same.",
+    "transfer": "Try what is found against one student on the teacher's other students.",
     "robust": "Measure how often one model alone stays right inside an epsilon-ball.",
     "models": "List models and architectures, show a card, import a model.",
     "data": "List data sets, download one.",
