@@ -39,6 +39,9 @@ lock: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.bench_brackets --count 32 --levels crown fast tight
 	$(BIN)/python -m tests.benchmarks.bench_attacks
+	$(BIN)/python -m tests.benchmarks.bench_attacks --dataset digits --count 20 --epsilons 0.05 \
+		--methods pgd search --libraries --exact 2 --exact-count 10
+	$(BIN)/python -m tests.benchmarks.bench_throughput
 	$(BIN)/python -m tests.benchmarks.bench_pages
 
 # Peak memory, then every level on every pair, exact with 10 and 60 s an example: many hours.

@@ -12,15 +12,19 @@ from fkd.data import Split, get_data_set
 from fkd.models import ModelCard, list_models, load_model, read_card
 
 
+def default_data_set() -> str:
+    """MNIST where its files are, else digits."""
+    return "mnist" if get_data_set("mnist").is_available() else "digits"
+
+
 def benchmark_parser(
     description: str | None, *, count: int, epsilons: Sequence[float]
 ) -> argparse.ArgumentParser:
-    """The options that benchmarks over pairs share; MNIST where its files are, else digits."""
-    dataset = "mnist" if get_data_set("mnist").is_available() else "digits"
+    """The options that benchmarks over pairs share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", default=dataset)
+    parser.add_argument("--dataset", default=default_data_set())
     parser.add_argument("--count", type=int, default=count)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(epsilons))
