@@ -57,23 +57,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _rows(found: Robustness) -> list[dict[str, str]]:
-    from fkd.evaluation import robustness_summary
+    from fkd.evaluation import measurement_names, robustness_summary
 
-    config, summary = found.config, robustness_summary(found.table)
-    shares = {
-        "the image itself": (summary.clean, None),
-        f"PGD-{config.steps}-{config.restarts}": (summary.pgd, "pgd_seconds"),
-        "AutoAttack": (summary.autoattack, "autoattack_seconds"),
-        "both (worst case)": (summary.robust, None),
-    }
-    return [
-        {
-            "right at": what,
-            "share": percent(share.value),
-            "95 % interval": f"{percent(share.low)} to {percent(share.high)}",
-            "seconds an example": (
-                f"{found.metadata[seconds] / summary.count:.2g}" if seconds else "-"
-            ),
-        }
-        for what, (share, seconds) in shares.items()
-    ]
+    summary, rows = robustness_summary(found.table), []
+    for name, what in measurement_names(found.config).items():
+        share, seconds = getattr(summary, name), found.metadata.get(f"{name}_seconds")
+        rows.append(
+            {
+                "right at": what,
+                "share": percent(share.value),
+                "95 % interval": f"{percent(share.low)} to {percent(share.high)}",
+                "seconds an example": "-" if seconds is None else f"{seconds / summary.count:.2g}",
+            }
+        )
+    return rows

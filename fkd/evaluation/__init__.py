@@ -46,6 +46,7 @@ from fkd.evaluation.robustness_summary import (
     RobustnessSummary,
     Share,
     cross_robustness,
+    measurement_names,
     robustness_summary,
     wilson_share,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "level_figures",
     "list_analyses",
     "measure_robustness",
+    "measurement_names",
     "parse_analysis",
     "per_pixel",
     "plane_of",

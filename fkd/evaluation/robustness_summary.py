@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
+from fkd.evaluation.robustness import RobustnessConfig
 
 #: Normal quantile of a two-sided interval of 95 %.
 _QUANTILE = 1.959963984540054
@@ -37,6 +38,16 @@ class RobustnessSummary(Config):
     pgd: Share = Field(description="Share that PGD left right.")
     autoattack: Share = Field(description="Share that AutoAttack left right.")
     robust: Share = Field(description="Share that both left right: the worst case of the two.")
+
+
+def measurement_names(config: RobustnessConfig) -> dict[str, str]:
+    """What each share of a `RobustnessSummary` is right at, in words."""
+    return {
+        "clean": "the image itself",
+        "pgd": f"PGD-{config.steps}-{config.restarts}",
+        "autoattack": "AutoAttack",
+        "robust": "both (worst case)",
+    }
 
 
 def wilson_share(hits: int, count: int) -> Share:
