@@ -10,7 +10,7 @@ names the same specification (and, for a student, the same teacher) is kept; an 
 on where it stopped.  Everything runs on the CPU, one thread a training, so that the same machine type
 gives the same weights.  Then each student is analysed against its teacher on the first 200 test images at
 every radius of `EPSILONS`.  Witnesses are images: those of digits are shipped, those of downloaded sets
-are not.
+are not.  Last, each model's robustness alone is measured (`robustness.py`): a minute a model.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from fkd.data import get_data_set  # noqa: E402
 from fkd.distillation import CopySpec, TrainSpec, copy_model, train_model  # noqa: E402
 from fkd.evaluation import AnalysisConfig, ResolvedPair, analyse, shipped_dir, summarise  # noqa: E402
 from fkd.models import read_card  # noqa: E402
+from pretrained.robustness import drop_others, make_missing  # noqa: E402
 
 LOG = logging.getLogger("build")
 
@@ -57,7 +58,7 @@ MNIST: dict[str, Any] = {
     "batch_size": 128,
     "report_epsilons": (0.05, 0.1, 0.2, 0.3),
 }
-#: Radii of the shipped tables, and how many test images each covers.
+#: Radii of the shipped analyses, and how many test images each covers.
 EPSILONS = (0.02, 0.05, 0.1)
 COUNT = 200
 TEACHER: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 16}}
@@ -259,8 +260,11 @@ def make_tables(specs: list[Spec]) -> None:
                 "%s at %g: %s", config.student, config.epsilon, summarise(analysis.table).verdict
             )
     for path in folder.iterdir():
-        if path.name.split(".")[0] not in keys:
+        if path.is_file() and path.name.split(".")[0] not in keys:
             path.unlink()
+    models = [spec.name for spec in specs if is_current(spec)]
+    make_missing(models)
+    drop_others(models)
 
 
 def main() -> None:
