@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = (
     "Find the largest radius at which teacher and student provably predict the same on the whole ball, "
-    "for each example, with the distance of the nearest disagreement found beside it. --epsilon is the "
-    "largest radius looked at. A stored answer is reused. The level of the bounds is tight unless "
-    "--certificate names another (name=fast is much quicker); below are all of them with their settings."
+    "for each example, with the distance of the nearest disagreement found beside it; --no-proofs finds "
+    "that alone, in seconds. --epsilon is the largest radius looked at. A stored answer is reused. The "
+    "level of the bounds is tight unless --certificate names another (name=fast is much quicker); below "
+    "are all of them with their settings."
 )
 
 
@@ -53,9 +54,10 @@ def run(arguments: Sequence[str]) -> int:
         )
     if out is not None:
         radii.write(out)
+    level = f"certificate {config.certificate.name}" if config.proofs else "no certificate"
     say(
         f"{config.student} against {config.teacher} on {config.dataset} ({config.split}), "
-        f"{config.norm}, up to {config.epsilon:g}, certificate {config.certificate.name}\n"
+        f"{config.norm}, up to {config.epsilon:g}, {level}\n"
     )
     say(format_table([_row(row) for row in radii.table.to_dict("records")]))
     say("\n" + _medians(radii))

@@ -229,10 +229,12 @@ def reproduce_snippet(config: AttackedConfig, *, lines: bool = False) -> str:
     default = type(config).model_fields
     # A search compares no confidences, but has a tolerance.
     idle = {"gap_class"} if command == "radius" else set()
-    for name in ("split", "tolerance", "gap_class", "norm"):
+    for name in ("split", "tolerance", "starts", "gap_class", "norm"):
         value = getattr(config, name, None)
         if name in default.keys() - idle and value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
+    if not getattr(config, "proofs", True):
+        parts.append("--no-proofs")
     if config.channel_scale is not None:
         parts.append(f"--channel-scale {' '.join(map(repr, config.channel_scale))}")
     for name in ("attack", "certificate"):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fkd.core.hashing import hash_json, short
@@ -14,11 +15,12 @@ from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
 from fkd.evaluation._stored_tables import find_table, provenance
 from fkd.evaluation.config import ResolvedPair
-from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, agreement_radii
-from fkd.records import conform, ensure_writable, write_table
+from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, find_agreement_radii
+from fkd.evaluation.store import witness_path
+from fkd.records import conform, ensure_writable, read_tensors, write_table, write_tensors
 
 #: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
-_SEARCH_VERSION = 2
+_SEARCH_VERSION = 3
 _FOLDER = "radii"
 
 
@@ -31,30 +33,56 @@ class Radii:
         config: what was searched.
         table: one row an example.
         metadata: provenance: versions, seconds, hashes of weights and data.
+        witnesses: ``rows`` int64 (M,) with a disagreement and ``points`` float32 (M, C, H, W), the
+            nearest; empty where they are not stored (they are images).
     """
 
     key: str
     config: RadiusConfig
     table: pd.DataFrame
     metadata: dict[str, Any]
+    witnesses: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def write(self, path: Path) -> None:
-        """Write the table as Parquet, with what it was computed from.
+        """Write the table as Parquet, with what it was computed from, and the witnesses beside it.
 
         Raises:
             StoreError: the file cannot be written; what was there is untouched.
         """
-        write_table(Path(path), self.table, self.metadata, RADIUS_COLUMNS)
+        path = Path(path)
+        # The table comes last: where it is, its witnesses are.
+        if self.witnesses:
+            write_tensors(witness_path(path), self.witnesses, {"key": self.key})
+        else:
+            witness_path(path).unlink(missing_ok=True)
+        write_table(path, self.table, self.metadata, RADIUS_COLUMNS)
+
+    def nearest_witness(self, row: int) -> np.ndarray | None:
+        """The nearest disagreement of a row of the table, (C, H, W) in [0, 1]; the image itself where
+        predictions differ there, None where none was found or none is stored.
+        """
+        place = np.flatnonzero(self.witnesses.get("rows", np.empty(0)) == row)
+        return self.witnesses["points"][place[0]] if len(place) else None
 
 
 def radius_key(pair: ResolvedPair) -> str:
     """Hash of everything that determines a table of radii; the pair's config is a `RadiusConfig`."""
     config = pair.config
     # A search compares predictions, so the class whose confidences an analysis compares is idle.
-    plain = ResolvedPair(config.model_copy(update={"gap_class": "label"}))
+    idle: dict[str, Any] = {"gap_class": "label"}
+    if not config.proofs:
+        idle["certificate"] = RadiusConfig.model_fields["certificate"].get_default(
+            call_default_factory=True
+        )
     return short(
         hash_json(
-            {"analysis": plain.key(), "tolerance": config.tolerance, "search": _SEARCH_VERSION}
+            {
+                "analysis": ResolvedPair(config.model_copy(update=idle)).key(),
+                "tolerance": config.tolerance,
+                "starts": config.starts,
+                "proofs": config.proofs,
+                "search": _SEARCH_VERSION,
+            }
         )
     )
 
@@ -68,7 +96,10 @@ def find_radii(config: RadiusConfig) -> Radii | None:
     """
     key = radius_key(ResolvedPair(config))
     stored = find_table(_FOLDER, key)
-    return None if stored is None else Radii(key, config, stored.table, stored.metadata)
+    if stored is None:
+        return None
+    witnesses = read_tensors(witness_path(results_dir() / _FOLDER / f"{key}.parquet")) or {}
+    return Radii(key, config, stored.table, stored.metadata, witnesses)
 
 
 def search_radii(
@@ -109,14 +140,15 @@ def search_radii(
     pair = ResolvedPair(config)
     key = radius_key(pair)
     started = time.perf_counter()
-    table = agreement_radii(config, device=device, progress=progress)
+    found = find_agreement_radii(config, device=device, progress=progress)
     metadata = {
         **provenance(key, config, started),
         "teacher_hash": pair.teacher_card.model_hash,
         "student_hash": pair.student_card.model_hash,
         "data_hash": pair.data_set.fingerprint(config.split),
     }
+    witnesses = {"rows": found.rows, "points": found.points}
     # As it will be read back, so that a first answer and a stored one do not differ.
-    radii = Radii(key, config, conform(table, RADIUS_COLUMNS), metadata)
+    radii = Radii(key, config, conform(found.table, RADIUS_COLUMNS), metadata, witnesses)
     radii.write(folder / f"{key}.parquet")
     return radii

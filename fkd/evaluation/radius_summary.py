@@ -20,6 +20,7 @@ RADIUS_STATUSES = {
     "whole": "Proved up to the largest radius looked at.",
     "open": "The true radius lies somewhere between the two ends.",
     "unsupported": "These networks cannot be bounded, so nothing is proved.",
+    "not tried": "Only the nearest disagreement was searched; nothing was tried to be proved.",
 }
 
 

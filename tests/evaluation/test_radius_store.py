@@ -55,7 +55,7 @@ def no_search(monkeypatch):
         def refused(*args, **kwargs):
             raise RuntimeError("a search was begun")
 
-        monkeypatch.setattr(store, "agreement_radii", refused)
+        monkeypatch.setattr(store, "find_agreement_radii", refused)
 
     return refuse
 
@@ -74,6 +74,11 @@ def test_a_search_is_found_again_as_it_was(config, no_search):
     assert list(first.table) == [column.name for column in RADIUS_COLUMNS]
     with pytest.raises(RuntimeError, match="a search was begun"):
         search_radii(config, fresh=True)
+    for row in range(QUICK["count"]):
+        kept, before = again.nearest_witness(row), first.nearest_witness(row)
+        assert (kept is None) == (before is None) == np.isnan(first.table.radius_attack[row])
+        assert kept is None or np.array_equal(kept, before)
+    assert len(first.witnesses["rows"]) > 0
     # Tables of analyses lie elsewhere.
     assert list_analyses("digits", "big") == []
 
@@ -92,10 +97,14 @@ def test_what_changes_the_result_changes_the_key(config):
         {"tolerance": 0.04},
         {"norm": "l2"},
         {"certificate": {"name": "tight"}},
+        {"starts": 2},
+        {"proofs": False},
         {"student": "big"},
     ]
     keys = {key(**change) for change in others}
     assert len(keys) == len(others) and same not in keys
+    # Without proofs the certificate says nothing.
+    assert key(proofs=False, certificate={"name": "tight"}) == key(proofs=False)
     # Other weights under the same name.
     shutil.rmtree(models_dir() / "small")
     save_digits_model("small", "student", hidden=(10,), seed=2)
@@ -126,7 +135,9 @@ def test_a_damaged_table_is_made_again(config):
 
 
 def test_a_cancelled_search_stores_nothing(config):
-    with pytest.raises(Cancelled, match=r"^Stopped during radius attack after 0 of 4, as asked\.$"):
+    with pytest.raises(
+        Cancelled, match=r"^Stopped during radius nearest after 0 of 4, as asked\.$"
+    ):
         search_radii(config, device="cpu", progress=lambda report: True)
     # A certificate that is stopped does not speak of its own round.
     within = []
@@ -147,7 +158,7 @@ def test_progress_grows_within_each_stage(config):
     reports = []
     search_radii(config, device="cpu", progress=lambda p: bool(reports.append(p)))
     stages = list(dict.fromkeys(p.stage for p in reports))
-    assert stages == ["radius attack", "radius fast", "radius check"]
+    assert stages == ["radius nearest", "radius attack", "radius fast", "radius check"]
     for stage in stages:
         done = [p.done for p in reports if p.stage == stage]
         assert done == sorted(done) and all(0 <= d <= 4 for d in done)
@@ -177,8 +188,20 @@ def test_the_command_uses_the_store(config, no_search, tmp_path, capsys):
     pd.testing.assert_frame_equal(read_table(out).table, radii.table)
     assert read_metadata(out)["key"] == radii.key
     assert main([*words, "--fresh"]) == 2
+    assert main([*words, "--no-proofs"]) == 2  # another search
     assert main([*words, "--background", "--fresh"]) == 2
     assert "--background stores the result by itself" in capsys.readouterr().err
+
+
+def test_the_command_can_leave_proofs_out(config, capsys):
+    config = RadiusConfig.parse({**QUICK, "proofs": False, "starts": 2})
+    words = [*shlex.split(reproduce_snippet(config))[3:-2], "--quiet"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "no certificate" in shown and "not tried" in shown
+    stored = find_radii(config)
+    assert f"Stored under the key {stored.key}." in shown
+    assert set(stored.table.status) <= set(RADIUS_STATUSES)
 
 
 def _table(*rows):

@@ -28,7 +28,11 @@ class RadiusRun(RunKind):
         from fkd.bounds import certificate_config
         from fkd.evaluation import certificate_text
 
-        level = certificate_text(certificate_config(spec["certificate"]))
+        level = (
+            certificate_text(certificate_config(spec["certificate"]))
+            if spec.get("proofs", True)
+            else "without proofs"
+        )
         norm = " in L2" if spec.get("norm") == "l2" else ""
         return (
             f"{spec['student']} against {spec['teacher']} on {spec['dataset']}, agreement radius up to "
