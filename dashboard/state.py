@@ -40,6 +40,7 @@ VIEW_KEYS = (
     "seen",
     "page",
     "students",
+    "carried",
     "run",
     "task",
 )

@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard.backend.analyses import NotStoredError
 from dashboard.backend.choice import Choice
-from dashboard.backend.runs import check_may_start
+from dashboard.backend.runs import check_may_start, live_run
 from fkd import evaluation, runs
 from fkd.evaluation import RADIUS_STATUSES, Radii, RadiusConfig, RadiusSummary
 from fkd.records import column_documentation
@@ -101,11 +101,7 @@ def start_radii(choice: Choice) -> str:
 
 def live_radii(choice: Choice) -> RunRecord | None:
     """The newest run of exactly this search, unless it is done."""
-    wanted = radius_search(choice).model_dump(mode="json")
-    for record in runs.list_runs(50, "radius"):
-        if record.spec == wanted:
-            return record if record.state != "done" else None
-    return None
+    return live_run("radius", radius_search(choice).model_dump(mode="json"))
 
 
 def radius_meanings() -> dict[str, str]:

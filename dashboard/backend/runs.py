@@ -95,9 +95,13 @@ def finished_images(choice: Choice) -> int:
 
 def live_analysis(choice: Choice) -> RunRecord | None:
     """The newest run of exactly this choice, unless it is done."""
-    wanted = choice.config().model_dump(mode="json")
-    for record in runs.list_runs(50, "analyse"):
-        if record.spec == wanted:
+    return live_run("analyse", choice.config().model_dump(mode="json"))
+
+
+def live_run(kind: str, spec: dict[str, Any]) -> RunRecord | None:
+    """The newest run of exactly this specification, unless it is done."""
+    for record in runs.list_runs(50, kind):
+        if record.spec == spec:
             return record if record.state != "done" else None
     return None
 

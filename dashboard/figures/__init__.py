@@ -34,6 +34,7 @@ from dashboard.figures.theme import (
     unbroken,
 )
 from dashboard.figures.training import lines
+from dashboard.figures.transfer import short_names, transfer_map
 
 __all__ = [
     "PAIRINGS",
@@ -66,8 +67,10 @@ __all__ = [
     "rounded",
     "saliency",
     "seconds",
+    "short_names",
     "signed",
     "styled",
     "toolbar",
+    "transfer_map",
     "unbroken",
 ]

@@ -128,23 +128,28 @@ def bar(colour: str, pattern: str = "", size: int = 5, solidity: float = 0.3) ->
 
 def diverging(largest: float, title: str) -> dict[str, Any]:
     """A heat map's colours from -largest to largest, white at 0, with their scale above the plot."""
+    ends = {"zmin": -largest, "zmid": 0.0, "zmax": largest}
+    return {"colorscale": DIVERGING, **ends, "colorbar": _scale_above(title)}
+
+
+def sequential(largest: float, title: str) -> dict[str, Any]:
+    """A heat map's colours from 0 to ``largest``, a share, with their scale above the plot."""
+    scale = {**_scale_above(title), **percent_axis()}
+    return {"colorscale": "Cividis", "zmin": 0.0, "zmax": largest, "colorbar": scale}
+
+
+def _scale_above(title: str) -> dict[str, Any]:
     return {
-        "colorscale": DIVERGING,
-        "zmin": -largest,
-        "zmid": 0.0,
-        "zmax": largest,
-        "colorbar": {
-            "orientation": "h",
-            "x": 0.5,
-            "y": 1.0,
-            "yanchor": "bottom",
-            "ypad": 6,
-            "len": 1.0,
-            "thickness": 10,
-            "outlinewidth": 0,
-            "nticks": 5,
-            "title": {"text": title, "side": "top"},
-        },
+        "orientation": "h",
+        "x": 0.5,
+        "y": 1.0,
+        "yanchor": "bottom",
+        "ypad": 6,
+        "len": 1.0,
+        "thickness": 10,
+        "outlinewidth": 0,
+        "nticks": 5,
+        "title": {"text": title, "side": "top"},
     }
 
 

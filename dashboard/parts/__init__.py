@@ -4,6 +4,7 @@ from dashboard.parts.chart import chart, clicked_example, downloads
 from dashboard.parts.example import example_images, example_panel, probabilities_at
 from dashboard.parts.form import form_values
 from dashboard.parts.names import named
+from dashboard.parts.offer import offer_run
 from dashboard.parts.page import (
     certificate_note,
     copy_link,
@@ -33,6 +34,7 @@ __all__ = [
     "named",
     "no_pair",
     "not_analysed",
+    "offer_run",
     "page_link",
     "probabilities_at",
     "run_card",

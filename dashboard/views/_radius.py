@@ -6,7 +6,6 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import backend, figures, parts
-from dashboard.guard import guard
 
 #: What a search takes at each level, for networks and images like those shipped.
 _COSTS = {
@@ -50,35 +49,15 @@ def _not_searched(choice: backend.Choice) -> None:
             f"{search.count} images, in {backend.NORM_NAMES[choice.norm]} up to ε = {search.epsilon:g}, "
             f"with bounds of the level {_level(choice)}; that takes {_COSTS[level]}, and is kept."
         )
-        _run(choice, search.count)
-
-
-def _run(choice: backend.Choice, count: int) -> None:
-    """The run that is on its way, how the last one ended, or the button that starts one."""
-    info = backend.data_set(choice.dataset)
-    live = backend.live_radii(choice)
-    if live is not None and not live.has_ended:
-        parts.watch(live)
-        return
-    if info is not None and not info.is_available:
-        parts.images_absent(choice.dataset, "radii", "no radii can be searched")
-        return
-    if live is not None:
-        parts.run_card(live)
-        if live.can_resume:
-            return
-    if backend.is_read_only():
-        st.caption("This dashboard only shows results (FKD_READ_ONLY), so it starts no search.")
-        return
-    if st.button(
-        f"Search {count} images",
-        icon=":material/play_arrow:",
-        key="start_radii",
-        help="Starts a run; you can leave the page, and cancel it.",
-    ):
-        with guard():
-            backend.start_radii(choice)
-            st.rerun()
+        parts.offer_run(
+            backend.live_radii(choice),
+            choice.dataset,
+            key="radii",
+            label=f"Search {search.count} images",
+            work="search",
+            lack="no radii can be searched",
+            start=lambda: backend.start_radii(choice),
+        )
 
 
 # ---------------------------------------------------------------- stored

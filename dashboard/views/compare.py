@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import backend, figures, parts, state
 from dashboard.guard import guard
+from dashboard.views._transfer import carried_over
 
 TITLE = "Compare methods"
 ICON = ":material/compare:"
@@ -63,6 +64,7 @@ def render() -> None:
         _results(table)
     if missing:
         _missing(choice, missing)
+    carried_over(choice, chosen)
     _differences(chosen, choice.dataset)
     parts.how_to_read(_EXPLANATION)
 

@@ -95,6 +95,7 @@ def _gained(gain: TransferGain, numbers: dict[str, str]) -> dict[str, str]:
         "gap, own": gap(gain.gap_own_mean),
         "gap, all": gap(gain.gap_best_mean),
         "beaten by another": _share(gain.improved),
+        "by at most": gap(gain.raised_max),
         "disagreements, own": str(gain.disagreements_own),
         "new": str(gain.disagreements_new),
     }

@@ -52,6 +52,9 @@ class TransferGain(Config):
     improved: Share = Field(
         description="Share of examples on which another student's witness beats its own."
     )
+    raised_max: float = Field(
+        description="Most by which another student's witness beats its own, on any example."
+    )
     disagreements_own: int = Field(
         description="Examples with a disagreement found by the attack on it."
     )
@@ -118,6 +121,7 @@ def _gain(target: str, rows: pd.DataFrame) -> TransferGain:
         gap_own_mean=float(own.mean()),
         gap_best_mean=float(best.mean()),
         improved=wilson_share(int((best > own + _SAME).sum()), len(own)),
+        raised_max=max(0.0, float((best - own).max())),
         disagreements_own=len(found),
         disagreements_new=len(set(rows["index"][differs]) - found),
     )

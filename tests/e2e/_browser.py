@@ -95,17 +95,19 @@ def analyse_what_is_shown_first(home: Path, *, every_student: bool = False) -> N
 
     Args:
         home: ``FKD_HOME`` of the server to come.
-        every_student: also those of the same teacher's other students.
+        every_student: also those of the same teacher's other students, and what carries over to them.
     """
     code = """
 import sys
 from dashboard import backend
 from dashboard.backend.catalogue import is_student_of
-from fkd.evaluation import analyse
+from fkd.evaluation import analyse, transfer_witnesses
 teacher, student, epsilon = backend.default_pair("digits")
 own = [card.name for card in backend.students("digits", teacher) if is_student_of(card, teacher)]
 for name in own if len(sys.argv) > 1 else [student]:
     analyse(backend.Choice("digits", teacher, name, epsilon).config())
+if len(sys.argv) > 1:
+    transfer_witnesses(backend.transfer_of(backend.Choice("digits", teacher, student, epsilon), own))
 """
     variables = {**os.environ, "FKD_HOME": str(home), "OMP_NUM_THREADS": "2"}
     more = ["all"] if every_student else []

@@ -119,6 +119,7 @@ def test_a_summary_counts_what_is_in_the_table():
     first, second = transfer_summary(table).gains
     assert (first.target, first.improved.value, first.disagreements_new) == ("a", 0.0, 1)
     assert (second.gap_own_mean, second.gap_best_mean) == pytest.approx((0.2, 0.3))
+    assert (first.raised_max, second.raised_max) == pytest.approx((0.0, 0.2))
     assert (second.improved.value, second.disagreements_own, second.disagreements_new) == (
         0.5,
         1,
