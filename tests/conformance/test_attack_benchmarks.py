@@ -142,7 +142,8 @@ def test_the_attacks_benchmark_ends_with_the_exact_table(monkeypatch, capsys):
     assert _run(bench_attacks, [*few, "--exact", "1", "--exact-count", "2"], monkeypatch) == 0
     printed = capsys.readouterr().out
     assert "exact worst case known of 2 of 2 examples" in printed
-    assert [line.split()[0] for line in printed.splitlines()[-2:]] == ["plain", "search"]
+    methods = [line.split()[0] for line in printed.splitlines()[-3:]]
+    assert methods == ["image", "plain", "search"]
 
 
 def test_the_throughput_of_bare_and_attacks_is_printed(monkeypatch, capsys):
