@@ -15,6 +15,7 @@ from dashboard.figures.radii import (
     proved_radius,
     radii,
 )
+from dashboard.figures.robustness import robustness, share_with_interval
 from dashboard.figures.saliency import saliency
 from dashboard.figures.scatter import PAIRINGS, examples
 from dashboard.figures.theme import (
@@ -64,9 +65,11 @@ __all__ = [
     "proved_radius",
     "radii",
     "reached",
+    "robustness",
     "rounded",
     "saliency",
     "seconds",
+    "share_with_interval",
     "short_names",
     "signed",
     "styled",

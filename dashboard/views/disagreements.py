@@ -6,6 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import backend, figures, parts, state
+from dashboard.guard import guard
+from dashboard.views._robustness import each_alone
 
 TITLE = "Disagreements"
 ICON = ":material/call_split:"
@@ -20,6 +22,10 @@ Each card is a test image for which a point within ε was found where the teache
 the student another. That is a proof of disagreement: the middle picture is the very point. The right one
 shows how each pixel was changed, on a scale fixed by ε. *No disagreement found* never means that there
 is none, unless agreement is certified.
+
+**Each network alone** asks the usual question of one network: is it right wherever an attack looked? A
+student can be as robust as its teacher and fail on other images, or fail with it in the same way; the
+table tells these apart.
 """
 
 
@@ -35,6 +41,8 @@ def render() -> None:
     )
     if len(found):
         _gallery(found.sort_values("gap_attack", ascending=False, kind="stable"))
+    with guard():
+        each_alone(state.choice(), loaded)
     parts.how_to_read(_EXPLANATION)
 
 

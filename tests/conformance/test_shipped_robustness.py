@@ -1,0 +1,38 @@
+"""Every shipped model's robustness alone is shipped, and a fresh install finds it."""
+
+import pytest
+
+from dashboard import backend
+from fkd.evaluation import ROBUSTNESS_FOLDER, find_robustness, robustness_summary, shipped_dir
+from fkd.models import list_models
+from pretrained.robustness import robustness_tables
+
+CARDS = list_models()
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_a_fresh_install_shows_it_at_once(card):
+    [config] = robustness_tables([card.name])
+    found = find_robustness(config)
+    assert found is not None, "run pretrained/build.py --tables"
+    summary = robustness_summary(found.table)
+    assert summary.count == 100
+    assert summary.robust.value <= min(summary.pgd.value, summary.autoattack.value)
+    assert found.metadata["model_hash"] == card.model_hash
+    # The same examples attacked by another implementation, on all of the test set.
+    measured = card.metrics[f"robust_accuracy_{config.epsilon:g}"]
+    assert summary.robust.low - 0.05 <= measured <= summary.robust.high + 0.05
+
+
+def test_what_is_shipped_is_what_the_page_asks_for_first():
+    for dataset in sorted({card.dataset for card in CARDS}):
+        teacher, student, epsilon = backend.default_pair(dataset)
+        choice = backend.Choice(dataset, teacher, student, epsilon)
+        configs = robustness_tables([teacher, student])
+        assert [backend.robustness_search(choice, role) for role in backend.ROLES] == configs
+
+
+def test_nothing_else_is_shipped():
+    files = sorted(path.name for path in (shipped_dir() / ROBUSTNESS_FOLDER).iterdir())
+    keys = [find_robustness(config).key for config in robustness_tables([c.name for c in CARDS])]
+    assert files == sorted(f"{key}.parquet" for key in keys)
