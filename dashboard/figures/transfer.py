@@ -52,7 +52,6 @@ def transfer_map(
         legend=False,
     )
     ticks = {"tickvals": list(range(len(names))), "ticktext": labels}
-    figure.update_layout(margin={"t": 46})
     figure.update_xaxes(showgrid=False, zeroline=False, **ticks)
     figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", **ticks)
     told = "; ".join(

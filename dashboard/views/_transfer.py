@@ -73,7 +73,7 @@ def _measured(choice: backend.Choice, students: list[str], loaded: backend.Loade
         label_visibility="collapsed",
         **state.bound("carried", _SHOWN),
     )
-    left, right = st.columns(2, gap="medium")
+    left, right = st.columns([9, 10], gap="medium")
     with left:
         st.caption(_SAID[shown])
         parts.chart(figures.transfer_map(loaded.summary.cells, shown), "transfer")

@@ -38,6 +38,9 @@ All students are measured against the same teacher, on the same images and withi
 figures can be compared. The better student has a short bracket near 0: the attack finds little, and the
 certificate proves that there is little to find. A short bracket far from 0 is a certain difference; a
 long one says that the method cannot tell.
+
+A witness found against one student is a point of the same ball for all others. Where it carries over, the
+students share that weakness, and finding it takes no look at the other's weights.
 """
 
 
