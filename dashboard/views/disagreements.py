@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import backend, figures, parts, state
 from dashboard.guard import guard
+from dashboard.views._nearest import nearest_disagreements
 from dashboard.views._robustness import each_alone
 
 TITLE = "Disagreements"
@@ -41,6 +42,8 @@ def render() -> None:
     )
     if len(found):
         _gallery(found.sort_values("gap_attack", ascending=False, kind="stable"))
+    with guard():
+        nearest_disagreements(state.choice())
     with guard():
         each_alone(state.choice(), loaded)
     parts.how_to_read(_EXPLANATION)

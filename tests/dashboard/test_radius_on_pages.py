@@ -155,6 +155,30 @@ def test_what_is_stored_is_drawn_with_its_own_numbers(opened, pair, stored, choi
     assert {"CSV", "Parquet"} <= {b.label for b in session.app.get("download_button")}
 
 
+def test_the_nearest_disagreements_stand_beside_the_gallery(opened, pair, stored):
+    session = opened("disagreements", **pair).check()
+    assert "How little has to be changed" in session.text
+    table = next(d.value for d in session.app.dataframe if "found" in d.value)
+    ordered = stored.table.sort_values("radius_attack", kind="stable")
+    assert table["found"].dropna().tolist() == ordered["radius_attack"].dropna().tolist()
+    assert table["certified"].tolist() == ordered["radius_certified"].tolist()
+    nearest = ordered[~ordered["disagrees_clean"]].iloc[0]
+    shown = [caption for element in session.app.get("image") for caption in captions(element)]
+    assert (
+        f"image {nearest['index']}: radius {figures.at_most_radius(nearest['radius_attack'])}, "
+        f"{figures.at_least_radius(nearest['radius_certified'])}"
+    ) in shown
+
+
+def captions(element) -> list[str]:
+    return [image.caption for image in element.proto.imgs]
+
+
+def test_without_stored_radii_no_nearest_disagreement_is_promised(opened, pair):
+    session = opened("disagreements", **pair).check()
+    assert "Nearest disagreement" not in session.text
+
+
 def test_networks_that_cannot_be_bounded_get_a_sentence(opened, pair, choice):
     config = backend.radius_search(choice)
     key = radius_key(ResolvedPair(config))
