@@ -39,6 +39,7 @@ lock: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.bench_brackets --count 32 --levels crown fast tight
 	$(BIN)/python -m tests.benchmarks.bench_attacks
+	$(BIN)/python -m tests.benchmarks.bench_radius
 	$(BIN)/python -m tests.benchmarks.bench_attacks --dataset digits --count 20 --epsilons 0.05 \
 		--methods pgd search --libraries --exact 2 --exact-count 10
 	$(BIN)/python -m tests.benchmarks.bench_throughput

@@ -61,6 +61,7 @@ class Finder:
 
     Attributes:
         place: where the search is, in words.
+        gradients: of the pair evaluated by walks and attacks so far, over all examples.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Finder:
         self.width = config.tolerance * config.epsilon
         self.is_unsupported = False
         self.place = "the beginning"
+        self.gradients = 0.0
         predicted = [logits_of(network, images).argmax(1) for network in self.doubles]
         # Certificates know most of agreement where the compared class is the predicted one.
         self.classes, self.clean = predicted[0], predicted[0] != predicted[1]
@@ -128,6 +130,7 @@ class Finder:
             starts=self.config.starts,
             progress=self._within("radius nearest", rows, self.state.found),
         )
+        self.gradients += nearest.gradient_evaluations * len(rows)
         self._keep(rows, nearest.points, nearest.distance)
         self._note(rows, started)
 
@@ -169,6 +172,7 @@ class Finder:
             hints=self.state.witness[rows, None] if has_witness else None,
             progress=self._within(stage, rows, left),
         )
+        self.gradients += result.gradient_evaluations * len(rows)
         self.state.missed[rows] = torch.where(
             result.disagrees, self.state.missed[rows], radius[rows]
         )

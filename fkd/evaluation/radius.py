@@ -89,11 +89,13 @@ class FoundRadii:
         table: as `agreement_radii` gives it.
         rows: int64 (M,), rows of the table with a disagreement.
         points: float32 (M, C, H, W), the nearest; the image where predictions differ there.
+        gradient_evaluations: of the pair, by walks and attacks, the mean over examples.
     """
 
     table: pd.DataFrame
     rows: np.ndarray
     points: np.ndarray
+    gradient_evaluations: float
 
 
 def agreement_radii(
@@ -151,4 +153,5 @@ def find_agreement_radii(
         stopped = Cancelled(f"Stopped during {finder.place}, as asked.")
         stopped.partial = finder.table()
         raise stopped from stop
-    return FoundRadii(finder.table(), *finder.witnesses())
+    mean = finder.gradients / max(1, len(chosen))
+    return FoundRadii(finder.table(), *finder.witnesses(), mean)
