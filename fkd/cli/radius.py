@@ -71,7 +71,9 @@ def _row(row: dict) -> dict[str, str]:
     found = row["radius_attack"]
     return {
         "example": str(row["index"]),
-        "certified": proved_radius_text(row["radius_certified"]),
+        "certified": (
+            "-" if row["status"] == "not tried" else proved_radius_text(row["radius_certified"])
+        ),
         "attack": "-" if pd.isna(found) else found_radius_text(found),
         "status": row["status"],
         "seconds": f"{row['seconds']:.2f}",
@@ -88,6 +90,8 @@ def _medians(radii: Radii) -> str:
         if found is None
         else f"at most {found_radius_text(found)} (nearest disagreement found, upper median)"
     )
+    if not radii.config.proofs:
+        return f"Median radius: {above}. Nothing was tried to be proved."
     return (
         f"Median radius: at least {proved_radius_text(summary.radius_certified_median)} (certified, "
         f"lower median), {above}.\n"

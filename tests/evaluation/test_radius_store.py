@@ -199,6 +199,7 @@ def test_the_command_can_leave_proofs_out(config, capsys):
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "no certificate" in shown and "not tried" in shown
+    assert "Median radius: at most" in shown and "0.0000" not in shown
     stored = find_radii(config)
     assert f"Stored under the key {stored.key}." in shown
     assert set(stored.table.status) <= set(RADIUS_STATUSES)
