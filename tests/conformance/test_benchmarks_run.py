@@ -51,14 +51,14 @@ def test_a_benchmark_prints_a_line_for_each_pair(name, more, start, monkeypatch,
         assert f"{start}{pair} " in printed
 
 
-def test_radii_are_printed_for_each_pair_and_norm(monkeypatch, capsys):
+def test_radii_are_printed_for_each_pair(monkeypatch, capsys):
     few = ["--dataset", "digits", "--count", "3", "--threads", "2", "--tolerance", "0.3"]
-    assert run("bench_radius", [*few, "--methods", "walks", "both"], monkeypatch) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    for pair in PAIRS:
-        assert [(line[1], line[2]) for line in lines if line[0] == pair] == [
-            (norm, method) for norm in ("linf", "l2") for method in ("walks", "both")
-        ]
+    assert run("bench_radius", [*few, "--norms", "l2", "--methods", "both"], monkeypatch) == 0
+    printed = capsys.readouterr().out
+    for name in (*PAIRS, "mean"):
+        assert [
+            line.split()[1:3] for line in printed.splitlines() if line.startswith(f"{name} ")
+        ] == [["l2", "both"]]
 
 
 def test_brackets_of_all_levels_are_kept_and_summarised(tmp_path, monkeypatch, capsys):
