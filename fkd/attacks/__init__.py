@@ -5,16 +5,19 @@ from typing import Any
 from fkd.attacks.base import PairAttack, PairAttackConfig, PairAttackResult
 from fkd.attacks.registry import ATTACKS
 
+#: The attack where none is named.
+DEFAULT_ATTACK = "search"
+
 
 def attack_config(values: dict[str, Any] | PairAttackConfig) -> PairAttackConfig:
-    """The typed configuration of the attack that ``values["name"]`` names (default: pgd).
+    """The typed configuration of the attack that ``values["name"]`` names (default: `DEFAULT_ATTACK`).
 
     Raises:
         ConfigError: unknown attack, unknown setting, or a value outside its range.
     """
     if isinstance(values, PairAttackConfig):
         return values
-    return ATTACKS.get(values.get("name", "pgd")).Config.parse(values)
+    return ATTACKS.get(values.get("name", DEFAULT_ATTACK)).Config.parse(values)
 
 
 def make_attack(config: PairAttackConfig) -> PairAttack:
@@ -28,6 +31,7 @@ def make_attack(config: PairAttackConfig) -> PairAttack:
 
 __all__ = [
     "ATTACKS",
+    "DEFAULT_ATTACK",
     "PairAttack",
     "PairAttackConfig",
     "PairAttackResult",

@@ -83,3 +83,25 @@ def shaken(points: Tensor, region: Region, share: float, seed: int, stream: int)
     draw = uniform_noise(region.example_ids, tuple(points.shape[1:]), seed=seed, stream=stream)
     end = torch.where(draw < share / 2, region.lower, region.upper)
     return torch.where(draw < share, end, points)
+
+
+def ends(region: Region, seed: int, stream: int) -> Tensor:
+    """Points with every pixel at a random end of its range, in the balls."""
+    return shaken(region.images, region, 1.0, seed, stream)
+
+
+def flipped(points: Tensor, gradient: Tensor, region: Region, count: int) -> Tensor:
+    """Each point with one pixel at the end of its range that is further off, (N, F, C, H, W).
+
+    The F = min(count, pixels) pixels are those by whose move a function of this gradient loses least.
+    """
+    flat, low, high = (part.flatten(1) for part in (points, region.lower, region.upper))
+    far = torch.where(flat - low > high - flat, low, high)
+    tried = min(count, flat.shape[1])
+    pixels = (gradient.flatten(1) * (far - flat)).topk(tried, 1).indices
+    moved = (
+        flat[:, None]
+        .expand(-1, tried, -1)
+        .scatter(2, pixels[:, :, None], far.gather(1, pixels)[:, :, None])
+    )
+    return moved.unflatten(2, points.shape[1:])

@@ -110,12 +110,18 @@ class PairAttack(ABC):
     def __init__(self, config: PairAttackConfig) -> None:
         self.config = config
 
+    @property
+    def wants_corners(self) -> bool:
+        """Whether hints from a certificate (`fkd.bounds.corners`) are to be made for it."""
+        return False
+
     @abstractmethod
-    def search(self, task: Task, best: Best) -> int:
-        """Look at points of some balls, all of them through ``best.look``.
+    def search(self, task: Task, best: Best) -> float:
+        """Look at points of some balls, all of them through ``best``.
 
         Returns:
-            How many gradients of the pair were evaluated, a point of one example counted as one.
+            How many gradients of the pair were evaluated, a point of one example counted as one (and one
+            network's gradient as a half).
         """
 
     @property
@@ -150,11 +156,8 @@ class PairAttack(ABC):
             Witnesses and what the networks say there; an example's result does not depend on which
             others are in the batch (up to floating-point summation order).
         """
-        at_once = self.config.rows
-        if region.images.device.type == "cpu":
-            at_once = min(at_once, _CPU_ROWS)
-        per_chunk = max(1, at_once // self.rows_per_example)
-        gap_points, margin_points, gradients = [], [], 0
+        per_chunk = max(1, rows_at_once(self.config.rows, region) // self.rows_per_example)
+        gap_points, margin_points, gradients = [], [], 0.0
         for rows, part in region.chunks(per_chunk):
             report(progress, "attack", rows.start, len(region))
             with torch.no_grad():
@@ -170,7 +173,7 @@ class PairAttack(ABC):
                 clean,
                 _inside(hints, rows, part) if self.takes_hints else None,
                 seed,
-                self._within(progress, rows.start, len(part), len(region)),
+                within(progress, rows.start, len(part), len(region)),
             )
             gradients += self.search(task, best)
             gap_points.append(best.gap_point)
@@ -186,15 +189,21 @@ class PairAttack(ABC):
             gradient_evaluations=round(gradients / max(1, len(region)), 1),
         )
 
-    def _within(
-        self, progress: ProgressCallback | None, start: int, size: int, total: int
-    ) -> Callable[[float], None]:
-        """A chunk's share of work counts as a share of its examples."""
 
-        def tell(share: float) -> None:
-            report(progress, "attack", start + int(min(1.0, share) * size), total)
+def rows_at_once(rows: int, region: Region) -> int:
+    """How many points are attacked at once where ``rows`` are allowed."""
+    return min(rows, _CPU_ROWS) if region.images.device.type == "cpu" else rows
 
-        return tell
+
+def within(
+    progress: ProgressCallback | None, start: int, size: int, total: int
+) -> Callable[[float], None]:
+    """A chunk's share of work counts as a share of its examples."""
+
+    def tell(share: float) -> None:
+        report(progress, "attack", start + int(min(1.0, share) * size), total)
+
+    return tell
 
 
 def _inside(hints: Tensor | None, rows: slice, region: Region) -> Tensor | None:

@@ -43,17 +43,36 @@ class Best:
             student_logits: (M, K).
             examples: int64 (M,), whose ball each point lies in.
         """
+        self.look_at_gap(points, teacher_logits, student_logits, examples)
+        self.look_at_margin(points, teacher_logits, student_logits, examples)
+
+    def look_at_gap(
+        self, points: Tensor, teacher_logits: Tensor, student_logits: Tensor, examples: Tensor
+    ) -> None:
+        """`look` for the gap alone."""
         classes = self._classes[examples]
         gap = (confidence(teacher_logits, classes) - confidence(student_logits, classes)).abs()
         self._keep(gap, points, examples, self.gap, self.gap_point)
-        # How firmly the two predictions differ: both networks prefer their own class by this much.
+
+    def look_at_margin(
+        self, points: Tensor, teacher_logits: Tensor, student_logits: Tensor, examples: Tensor
+    ) -> None:
+        """`look` for disagreements alone."""
         teacher_pred, student_pred = teacher_logits.argmax(1), student_logits.argmax(1)
+        rows = (teacher_pred != student_pred).nonzero()[:, 0]
+        if not len(rows):
+            return
+        # How firmly the two predictions differ: both networks prefer their own class by this much.
         firmness = torch.minimum(
-            -best_other_margin(teacher_logits, teacher_pred),
-            -best_other_margin(student_logits, student_pred),
+            -best_other_margin(teacher_logits[rows], teacher_pred[rows]),
+            -best_other_margin(student_logits[rows], student_pred[rows]),
         )
-        firmness = torch.where(teacher_pred != student_pred, firmness, -torch.inf)
-        self._keep(firmness, points, examples, self.margin, self.margin_point)
+        self._keep(firmness, points[rows], examples[rows], self.margin, self.margin_point)
+
+    def take_margin(self, points: Tensor, examples: Tensor) -> None:
+        """Note disagreements (M, C, H, W) known from elsewhere, of examples (M,) that had shown none."""
+        self.margin[examples] = 0.0
+        self.margin_point[examples] = points
 
     def _keep(
         self, values: Tensor, points: Tensor, examples: Tensor, best: Tensor, best_points: Tensor

@@ -52,7 +52,7 @@ class AttackedConfig(Config):
         ),
     )
     attack: SerializeAsAny[PairAttackConfig] = Field(
-        default_factory=PairAttackConfig, description="The attack and its settings."
+        default_factory=lambda: attack_config({}), description="The attack and its settings."
     )
 
     @model_validator(mode="before")

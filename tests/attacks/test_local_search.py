@@ -1,4 +1,4 @@
-"""The attack that shakes and climbs again, and the corners that it starts from."""
+"""The attack that shakes and climbs again, and a certificate's corners as its starts."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from torch import nn
 
 from fkd.attacks import attack_config, make_attack
 from fkd.attacks.best import Best
+from fkd.attacks.goals import ConfidenceGap, Divergence, Leaving, Parting, TotalVariation
 from fkd.attacks.objectives import confidence
-from fkd.attacks.search import _Goal
 from fkd.bounds.corners import worst_corners
 from fkd.core.ball import Ball
 from fkd.core.errors import ConfigError
@@ -85,12 +85,79 @@ def test_what_is_climbed_has_the_direction_of_the_gap():
     torch.manual_seed(0)
     logits = [torch.randn(20, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     classes, signs = torch.arange(20) % 4, torch.tensor([1.0, -1.0]).repeat(10).double()
-    value, rise = _Goal(signs, classes, is_gap=True)(*logits)
+    value, rise = ConfidenceGap(signs, classes)(*logits)
     gap = signs * (confidence(logits[0], classes) - confidence(logits[1], classes))
     torch.testing.assert_close(value, gap.detach())
     ours = torch.cat(torch.autograd.grad(rise.sum(), logits, retain_graph=True), 1)
     true = torch.cat(torch.autograd.grad(gap.sum(), logits), 1)
     torch.testing.assert_close(nn.functional.cosine_similarity(ours, true), torch.ones(20).double())
+
+
+def test_total_variation_rises_with_its_own_gradient_and_saturates_nowhere():
+    torch.manual_seed(1)
+    logits = [torch.randn(20, 5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    value, rise = TotalVariation(torch.zeros(20))(*logits)
+    true = 0.5 * (logits[0].softmax(1) - logits[1].softmax(1)).abs().sum(1)
+    torch.testing.assert_close(value, true.detach())
+    ours = torch.cat(torch.autograd.grad(rise.sum(), logits), 1)
+    theirs = torch.cat(torch.autograd.grad(true.sum(), logits), 1)
+    torch.testing.assert_close(
+        nn.functional.cosine_similarity(ours, theirs), torch.ones(20).double()
+    )
+    # Sure of different classes: the gradient of the value itself is 0 in float32.
+    sure = [torch.tensor([[300.0, 0.0, 0.0]]), torch.tensor([[0.0, 300.0, 0.0]])]
+    sure = [part.requires_grad_(True) for part in sure]
+    (slope,) = torch.autograd.grad(TotalVariation(torch.zeros(1))(*sure)[1].sum(), sure[0])
+    assert slope.abs().sum() > 0.1
+    # Equal outputs differ in no set of classes.
+    assert TotalVariation(torch.zeros(1))(sure[0], sure[0])[0].item() == 0
+
+
+def test_divergence_and_the_events_are_what_their_formulas_say():
+    teacher, student = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.5]])
+    p, q = teacher.softmax(1), student.softmax(1)
+    value, _ = Divergence(torch.zeros(1))(teacher, student)
+    torch.testing.assert_close(value, (p * (p / q).log()).sum(1))
+    # The teacher stays at 0 with a margin of 2, the student leaves it with one of 1.
+    zero = torch.tensor([0])
+    assert Parting(torch.ones(1), zero)(teacher, student)[0].item() == 1.0
+    assert Parting(-torch.ones(1), zero)(teacher, student)[0].item() == -2.0
+    assert Leaving(torch.tensor([True]), zero)(teacher, student)[0].item() == -2.0
+    assert Leaving(torch.tensor([False]), zero)(teacher, student)[0].item() == 1.0
+
+
+def test_no_example_is_given_more_than_its_budget_but_for_the_last_touch():
+    networks, region, classes = _digits("digits-rslad-of-pgd", count=16)
+    costs = [
+        _run(networks, region, classes, seek="gap", budget=budget).gradient_evaluations
+        for budget in (1, 100, 400)
+    ]
+    assert costs[0] < costs[1] < costs[2]
+    # 8 relaxed rows and 4 climbs of 8 steps come first, 20 small steps and 4 rounds of flips last.
+    assert costs[0] <= 8 + 32 + 20 + 4 * 17
+    assert costs[2] <= 400 + 8 + 20 + 4 * 17
+
+
+def test_a_disagreement_is_found_where_both_leave_at_one_point():
+    # Both leave class 0 for class 1, the teacher a little earlier: at the far end they agree again.
+    teacher, student = (_Threshold(at) for at in (0.7, 0.72))
+    images = torch.full((1, 1, 1, 1), 0.5)
+    region = Ball(epsilon=0.5).region(images, torch.arange(1))
+    found = _run((teacher, student), region, torch.tensor([0]), seek="disagreement")
+    assert found.disagrees.all()
+    assert 0.7 <= found.disagreement_witness.item() <= 0.72
+
+
+class _Threshold(nn.Module):
+    """Class 1 where the only pixel is above ``at``."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def forward(self, images):
+        pixel = images.flatten(1)
+        return torch.cat([torch.zeros_like(pixel), 10 * (pixel - self.at)], 1)
 
 
 def test_identical_networks_have_no_gap_and_cost_little():
