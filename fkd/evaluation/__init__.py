@@ -11,6 +11,16 @@ from fkd.evaluation.detail import (
     reproduce_snippet,
 )
 from fkd.evaluation.levels import certificate_text, compare_levels, level_figures, time_budget
+from fkd.evaluation.measures import MEASURES_COLUMNS, MeasuresConfig, measure_names
+from fkd.evaluation.measures_store import Measured, find_measures, measure_pair, measures_key
+from fkd.evaluation.measures_summary import (
+    MeasureSummary,
+    Spread,
+    WhoStaysRight,
+    measure_curve,
+    measures_summary,
+    who_stays_right,
+)
 from fkd.evaluation.pair import SOUNDNESS_TOLERANCE, analyse, attack_examples, check_soundness
 from fkd.evaluation.plane import GapPlane, gap_plane, plane_of
 from fkd.evaluation.radius import (
@@ -78,6 +88,7 @@ from fkd.evaluation.transfer_summary import (
 
 __all__ = [
     "LARGEST_RADIUS",
+    "MEASURES_COLUMNS",
     "RADIUS_COLUMNS",
     "RADIUS_STATUSES",
     "ROBUSTNESS_COLUMNS",
@@ -90,6 +101,9 @@ __all__ = [
     "ExampleDetail",
     "GapPlane",
     "GapSaliency",
+    "MeasureSummary",
+    "Measured",
+    "MeasuresConfig",
     "Radii",
     "RadiusConfig",
     "RadiusSummary",
@@ -100,12 +114,14 @@ __all__ = [
     "RobustnessConfig",
     "RobustnessSummary",
     "Share",
+    "Spread",
     "Summary",
     "Transfer",
     "TransferCell",
     "TransferConfig",
     "TransferGain",
     "TransferSummary",
+    "WhoStaysRight",
     "agreement_radii",
     "analyse",
     "analyse_and_compare",
@@ -122,6 +138,7 @@ __all__ = [
     "disagreement_details",
     "example_detail",
     "find_analysis",
+    "find_measures",
     "find_radii",
     "find_robustness",
     "find_transfer",
@@ -133,8 +150,13 @@ __all__ = [
     "histogram",
     "level_figures",
     "list_analyses",
+    "measure_curve",
+    "measure_names",
+    "measure_pair",
     "measure_robustness",
     "measurement_names",
+    "measures_key",
+    "measures_summary",
     "parse_analysis",
     "per_pixel",
     "plane_of",
@@ -155,6 +177,7 @@ __all__ = [
     "transfer_key",
     "transfer_summary",
     "transfer_witnesses",
+    "who_stays_right",
     "wilson_share",
     "witness_path",
 ]

@@ -23,6 +23,7 @@ from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback
 from fkd.evaluation._attacked import attack_pair
 from fkd.evaluation.config import AnalysisConfig, AttackedConfig, ResolvedPair, check_count
+from fkd.evaluation.measures import MeasuresConfig, measure_names
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
 from fkd.evaluation.radius import RadiusConfig
 from fkd.evaluation.store import find_analysis
@@ -198,6 +199,7 @@ def gap_curve(
 #: Command of each configuration, and what its table is called.
 _COMMANDS = {
     AnalysisConfig: ("analyse", "analysis"),
+    MeasuresConfig: ("attack", "measures"),
     RadiusConfig: ("radius", "radii"),
     TransferConfig: ("transfer", "transfer"),
 }
@@ -207,7 +209,7 @@ def reproduce_snippet(config: AttackedConfig, *, lines: bool = False) -> str:
     """The command line that computes this result again: the same key on the same files.
 
     Args:
-        config: the analysis, the search for radii, or the transfer.
+        config: the analysis, the search for radii, the measures, or the transfer.
         lines: one option per line, for where there is little room; a shell reads both the same.
     """
     command, out = _COMMANDS[type(config)]
@@ -227,12 +229,14 @@ def reproduce_snippet(config: AttackedConfig, *, lines: bool = False) -> str:
         f"--seed {config.seed}",
     ]
     default = type(config).model_fields
-    # A search compares no confidences, but has a tolerance.
-    idle = {"gap_class"} if command == "radius" else set()
+    # A search for radii compares no confidences, and each measure knows its class.
+    idle = {"gap_class"} if command in ("radius", "attack") else set()
     for name in ("split", "tolerance", "starts", "gap_class", "norm"):
         value = getattr(config, name, None)
         if name in default.keys() - idle and value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
+    if isinstance(config, MeasuresConfig) and list(config.measures) != measure_names():
+        parts.append(f"--measures {' '.join(config.measures)}")
     if not getattr(config, "proofs", True):
         parts.append("--no-proofs")
     if config.channel_scale is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -69,11 +70,18 @@ def level_figures(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def at_every_level(config: AnalysisConfig) -> list[Analysis]:
-    """Every stored analysis that differs from ``config`` in its certificate only."""
+def at_every_level(
+    config: AnalysisConfig, *, apart_from: Collection[str] = ("certificate",)
+) -> list[Analysis]:
+    """Every stored analysis that differs from ``config`` in its certificate only.
+
+    Args:
+        config: the analysis; its certificate does not matter.
+        apart_from: names of all fields that do not matter.
+    """
     found = []
     for entry in list_analyses(config.dataset, config.teacher, config.student):
-        asked = config.model_copy(update={"certificate": entry.config.certificate})
+        asked = config.model_copy(update={n: getattr(entry.config, n) for n in apart_from})
         if asked != entry.config:
             continue
         try:

@@ -3,11 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from torch import nn
 
 from fkd.core.errors import SoundnessError
-from fkd.core.paths import data_dir, models_dir, results_dir
+from fkd.core.paths import results_dir
 from fkd.data import load_split
 from fkd.evaluation import (
     TRANSFER_COLUMNS,
@@ -20,7 +18,7 @@ from fkd.evaluation import (
     transfer_witnesses,
 )
 from fkd.evaluation import transfer as measuring
-from fkd.models import ModelCard, build, save_model
+from tests.support.linear import save_linear_pairs
 from tests.support.pairs import save_digits_model
 from tests.support.transfers import QUICK, save_students
 
@@ -43,52 +41,9 @@ def cells(table):
 # ---------------------------------------------------------------- by hand
 
 
-def _save_linear(name, role, pixels, steepness, offset):
-    """Log-odds of class 1 against class 0: ``steepness * (pixels . (a, b)) - offset``.
-
-    The hidden unit is a sum of pixels, so its ReLU is idle and the network is linear.
-    """
-    network = build(
-        "mlp", {"hidden": (1,)}, image_shape=(1, 1, 2), num_classes=2, mean=[0.0], std=[1.0]
-    )
-    hidden, last = (module for module in network.modules() if isinstance(module, nn.Linear))
-    with torch.no_grad():
-        hidden.weight.copy_(torch.tensor([pixels]))
-        hidden.bias.zero_()
-        last.weight.copy_(torch.tensor([[0.0], [steepness]]))
-        last.bias.copy_(torch.tensor([0.0, -offset]))
-    card = ModelCard(
-        name=name,
-        role=role,
-        dataset="two",
-        method="standard",
-        architecture="mlp",
-        architecture_config={"hidden": [1]},
-        image_shape=(1, 1, 2),
-        num_classes=2,
-        mean=(0.0,),
-        std=(1.0,),
-        weights_sha256="",
-    )
-    save_model(models_dir() / name, network, card)
-
-
 @pytest.fixture
 def linear(own_folders):
-    """The teacher says 0 everywhere near (0.5, 0.5); each student looks at one pixel alone."""
-    data_dir().mkdir(parents=True, exist_ok=True)
-    images = np.full((1, 1, 2), 127.5).round().astype(np.uint8)
-    parts = {
-        f"{part}_{what}": value
-        for part in ("train", "test")
-        for what, value in (("images", images.repeat(4, 0)), ("labels", np.array([0, 1, 0, 1])))
-    }
-    np.savez(data_dir() / "two.npz", **parts)
-    _save_linear("flat", "teacher", (0.0, 0.0), 1.0, 1.0)
-    _save_linear("first", "student", (1.0, 0.0), 10.0, 6.0)
-    _save_linear("second", "student", (0.0, 1.0), 10.0, 6.0)
-    _save_linear("twin", "student", (1.0, 0.0), 20.0, 12.0)
-    return {"dataset": "two", "teacher": "flat", "epsilon": 0.2, "count": 1}
+    return save_linear_pairs()
 
 
 def _odds(log_odds):
