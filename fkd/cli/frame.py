@@ -26,6 +26,7 @@ COMMANDS = {
     "distill": "Distil a student from a teacher.",
     "copy": "Make a student by rounding or pruning a model's weights.",
     "analyse": "Attack and certify a teacher and a student inside an epsilon-ball.",
+    "attack": "Find how far two models get apart inside an epsilon-ball, by several measures.",
     "compare": "Set several students of one teacher side by side.",
     "radius": "Find up to which epsilon two models provably predict the same.",
     "transfer": "Try what is found against one student on the teacher's other students.",
