@@ -37,6 +37,7 @@ VIEW_KEYS = (
     "curve",
     "plane",
     "pixels",
+    "measure",
     "seen",
     "page",
     "students",

@@ -6,6 +6,7 @@ from dashboard.figures.comparison import brackets
 from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.levels import closing, level_brackets
+from dashboard.figures.measures import measure_spread, who_stays_right
 from dashboard.figures.plane import plane, plane_disagreement
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.radii import (
@@ -58,6 +59,7 @@ __all__ = [
     "histogram",
     "level_brackets",
     "lines",
+    "measure_spread",
     "percent",
     "plane",
     "plane_disagreement",
@@ -76,4 +78,5 @@ __all__ = [
     "toolbar",
     "transfer_map",
     "unbroken",
+    "who_stays_right",
 ]

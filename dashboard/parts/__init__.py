@@ -1,7 +1,7 @@
 """Pieces that several pages share: heading, charts, images, one example, one run, forms."""
 
 from dashboard.parts.chart import chart, clicked_example, downloads
-from dashboard.parts.example import example_images, example_panel, probabilities_at
+from dashboard.parts.example import example_images, example_panel, images_at, probabilities_at
 from dashboard.parts.form import form_values
 from dashboard.parts.names import named
 from dashboard.parts.offer import offer_run
@@ -31,6 +31,7 @@ __all__ = [
     "heading",
     "how_to_read",
     "images_absent",
+    "images_at",
     "named",
     "no_pair",
     "not_analysed",

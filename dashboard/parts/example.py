@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -121,6 +122,11 @@ def _witness_choice(detail: backend.ExampleDetail) -> str:
 def example_images(detail: backend.ExampleDetail, change: float, which: str = "gap") -> None:
     """Image, witness, and their difference on the scale from -change to change, side by side."""
     witness = detail.gap_witness if which == "gap" else detail.disagreement_witness
+    images_at(detail, witness, change)
+
+
+def images_at(detail: backend.ExampleDetail, witness: np.ndarray, change: float) -> None:
+    """The same with any point (C, H, W) of the ball as the witness."""
     label = named(detail.classes, detail.row["label"])
     with st.grid(3, wrap=False, min_column_width=60, gap="xsmall"):
         st.image(

@@ -9,6 +9,7 @@ from dashboard import backend, figures, parts, state
 from dashboard.guard import guard
 from dashboard.views._nearest import nearest_disagreements
 from dashboard.views._robustness import each_alone
+from dashboard.views._who import who_stays_right
 
 TITLE = "Disagreements"
 ICON = ":material/call_split:"
@@ -23,6 +24,9 @@ Each card is a test image for which a point within ε was found where the teache
 the student another. That is a proof of disagreement: the middle picture is the very point. The right one
 shows how each pixel was changed, on a scale fixed by ε. *No disagreement found* never means that there
 is none, unless agreement is certified.
+
+**Who stays right**, where *Confidence gaps* was asked for other ways to differ, tells disagreements apart by
+the label: at some points the teacher is right and the student wrong, at others it is the other way round.
 
 **Each network alone** asks the usual question of one network: is it right wherever an attack looked? A
 student can be as robust as its teacher and fail on other images, or fail with it in the same way; the
@@ -44,6 +48,8 @@ def render() -> None:
         _gallery(found.sort_values("gap_attack", ascending=False, kind="stable"))
     with guard():
         nearest_disagreements(state.choice())
+    with guard():
+        who_stays_right(state.choice())
     with guard():
         each_alone(state.choice(), loaded)
     parts.how_to_read(_EXPLANATION)

@@ -6,6 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import backend, figures, parts, state
+from dashboard.guard import guard
+from dashboard.views._measures import other_measures
 
 TITLE = "Confidence gaps"
 ICON = ":material/scatter_plot:"
@@ -29,6 +31,9 @@ much perturbing the image adds. **Teacher and student**: both networks' confiden
 diagonal, one of them is surer than the other. Below one image's probabilities, three switches show **how
 its gap grows with ε**, **a flat slice of its ball** through the points that are worst for either network,
 and **which pixels make the gap**.
+
+**Other ways to differ** asks the same of other measures, each with an attack of its own: the class on
+which the two differ most, their whole distributions, the divergence that distillation makes small.
 """
 
 
@@ -46,6 +51,8 @@ def render() -> None:
     with right, st.container(border=True):
         parts.example_panel(ordered["index"])
     parts.certificate_note(loaded)
+    with guard():
+        other_measures(state.choice(), loaded)
     parts.how_to_read(_EXPLANATION)
 
 

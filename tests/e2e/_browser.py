@@ -95,19 +95,22 @@ def analyse_what_is_shown_first(home: Path, *, every_student: bool = False) -> N
 
     Args:
         home: ``FKD_HOME`` of the server to come.
-        every_student: also those of the same teacher's other students, and what carries over to them.
+        every_student: also those of the same teacher's other students, what carries over to them, and the
+            measures of the first.
     """
     code = """
 import sys
 from dashboard import backend
 from dashboard.backend.catalogue import is_student_of
-from fkd.evaluation import analyse, transfer_witnesses
+from fkd.evaluation import analyse, measure_pair, transfer_witnesses
 teacher, student, epsilon = backend.default_pair("digits")
 own = [card.name for card in backend.students("digits", teacher) if is_student_of(card, teacher)]
 for name in own if len(sys.argv) > 1 else [student]:
     analyse(backend.Choice("digits", teacher, name, epsilon).config())
 if len(sys.argv) > 1:
-    transfer_witnesses(backend.transfer_of(backend.Choice("digits", teacher, student, epsilon), own))
+    shown = backend.Choice("digits", teacher, student, epsilon)
+    transfer_witnesses(backend.transfer_of(shown, own))
+    measure_pair(backend.measures_of(shown))
 """
     variables = {**os.environ, "FKD_HOME": str(home), "OMP_NUM_THREADS": "2"}
     more = ["all"] if every_student else []
