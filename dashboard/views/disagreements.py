@@ -25,8 +25,8 @@ the student another. That is a proof of disagreement: the middle picture is the 
 shows how each pixel was changed, on a scale fixed by ε. *No disagreement found* never means that there
 is none, unless agreement is certified.
 
-**Who stays right**, where *Confidence gaps* was asked for other ways to differ, tells disagreements apart by
-the label: at some points the teacher is right and the student wrong, at others it is the other way round.
+**Who stays right**, where *Confidence gaps* was asked for other ways to differ, tells disagreements apart
+by the label: at some points the teacher is right and the student wrong, at others the other way round.
 
 **Each network alone** asks the usual question of one network: is it right wherever an attack looked? A
 student can be as robust as its teacher and fail on other images, or fail with it in the same way; the
