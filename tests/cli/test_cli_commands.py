@@ -326,7 +326,10 @@ COPY = ["copy", "--teacher", "t", "--name", "x"]
         (["copy", "--teacher", "tt", "--name", "x"], "There is no model called 'tt'"),
         (["data", "download", "nowhere"], "There is no data set called 'nowhere'"),
         (["runs", "log", "last"], "There is no run 'last'"),
-        (["runs", "--kind", "nosuch"], "choose one of analyse, copy, radius, robust, train"),
+        (
+            ["runs", "--kind", "nosuch"],
+            "choose one of analyse, attack, copy, radius, robust, train",
+        ),
         (["runs", "--kind", "distill"], "'train' are distillations too"),
     ],
 )

@@ -41,6 +41,8 @@ def test_a_specification_is_plain_and_one_result_is_one_target(students):
     assert entry.title(checked) == (
         "near against big on digits, epsilon 0.08, 4 examples: label, kl"
     )
+    everything = entry.check({**QUICK, "count": 4})
+    assert entry.title(everything).endswith("4 examples: all measures")
     target = entry.target(checked)
     assert entry.target(entry.check({**SMALL, "measures": ["label", "kl"]})) == target
     assert entry.target(entry.check({**SMALL, "measures": ["label"]})) != target

@@ -25,12 +25,14 @@ class AttackRun(RunKind):
 
     def title(self, spec: dict[str, Any]) -> str:
         """``student against teacher on dataset, epsilon 0.1, 200 examples: label, kl``."""
-        from fkd.evaluation import MeasuresConfig
+        from fkd.evaluation import MeasuresConfig, measure_names
 
         config = MeasuresConfig.parse(spec)
+        is_all = list(config.measures) == measure_names()
         return (
             f"{config.student} against {config.teacher} on {config.dataset}, "
-            f"{config.ball.describe()}, {config.count} examples: {', '.join(config.measures)}"
+            f"{config.ball.describe()}, {config.count} examples: "
+            f"{'all measures' if is_all else ', '.join(config.measures)}"
         )
 
     def target(self, spec: dict[str, Any]) -> str:
