@@ -21,10 +21,11 @@ from fkd.attacks._relus import observe, relaxed
 from fkd.attacks._steps import ends, flipped, random_points, shaken, steepest
 from fkd.attacks.goals import RowGoal
 from fkd.attacks.objectives import log_odds
-from fkd.core.ball import Region
+from fkd.core.ball import Norm, Region
 
-#: First and last of the small steps at the end as shares of epsilon, and how many.
-_FINE_FIRST, _FINE_LAST, _FINE_STEPS = 0.1, 0.003, 20
+#: The small steps at the end: first and last as shares of epsilon, and how many (in L2 the best point has
+#: no corner to snap to).
+_FINE: dict[Norm, tuple[float, float, int]] = {"linf": (0.1, 0.003, 20), "l2": (0.3, 0.003, 40)}
 #: Random ends at which widths are seen, how much wider the relaxation takes them, and its rows (margins
 #: to the likeliest other classes, and the odds).
 _SEEN, _WIDENING, _ROWS = 4, 2.0, 4
@@ -276,7 +277,8 @@ class Hunt(Climber):
         left = goal.is_open(value).nonzero()[:, 0]
         if not len(left) or not goal.polishes:
             return
-        fine = {"steps": _FINE_STEPS, "first": _FINE_FIRST, "last": _FINE_LAST}
+        first, last, steps = _FINE[self.region.norm]
+        fine = {"steps": steps, "first": first, "last": last}
         self._try(point[left], 1, goal, value, point, examples, left, **fine)
         if self.region.norm == "l2":
             return
@@ -286,7 +288,7 @@ class Hunt(Climber):
                 return
             start = self._flips(goal[left], point[left], examples[left])
             flips = start.shape[1]
-            few = {"steps": _FLIP_STEPS, "first": _FINE_FIRST, "last": _FINE_LAST}
+            few = {**fine, "steps": _FLIP_STEPS}
             gain = self._try(start.flatten(0, 1), flips, goal, value, point, examples, left, **few)
             left = left[gain > _GAIN]
 

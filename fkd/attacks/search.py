@@ -32,13 +32,13 @@ class SearchConfig(PairAttackConfig):
     name: str = Field(default="search", description="Registry name of the attack.")
     steps: int = Field(default=8, ge=1, le=2000, description="Gradient steps of a climb.")
     restarts: int = Field(
-        default=1, ge=0, le=50, description="Random points tried beside the image and others."
+        default=8, ge=0, le=50, description="Random points tried beside the image and others."
     )
     starts: int = Field(
-        default=2, ge=1, le=50, description="Best of them that are climbed from, for each goal."
+        default=4, ge=1, le=50, description="Best of them that are climbed from, for each goal."
     )
     copies: int = Field(
-        default=4, ge=1, le=64, description="Shaken copies of the best point climbed in a round."
+        default=3, ge=1, le=64, description="Shaken copies of the best point climbed in a round."
     )
     patience: int = Field(
         default=1, ge=1, le=1000, description="Rounds without a gain after which it is left."
@@ -75,9 +75,9 @@ class LocalSearch(PairAttack):
     takes_hints = True
 
     def _part_effort(self) -> Effort:
-        """Half of the copies: one network alone is easily led astray, or not at all."""
+        """Half of starts and copies: one network alone is easily led astray, or not at all."""
         effort = self.config.effort
-        return replace(effort, copies=-(-effort.copies // 2))
+        return replace(effort, starts=-(-effort.starts // 2), copies=-(-effort.copies // 2))
 
     @property
     def wants_corners(self) -> bool:

@@ -15,7 +15,7 @@ from tests.support.networks import PAIRS, make_images, make_linear, make_pair
 
 
 def _attack(teacher, student, region, classes, seed=0, **settings_):
-    return make_attack(attack_config({"steps": 20, **settings_})).run(
+    return make_attack(attack_config({"name": "pgd", "steps": 20, **settings_})).run(
         teacher, student, region, classes, seed=seed
     )
 
@@ -120,7 +120,7 @@ def test_the_seed_decides_and_repeats():
     teacher, student, shape, classes = make_pair("mlp")
     images = make_images(8, shape)
     labels = torch.arange(8) % classes
-    attack = make_attack(attack_config({"restarts": 3}))
+    attack = make_attack(attack_config({"name": "pgd", "restarts": 3}))
     region = _region(images, 0.1)
     first, again, other = (attack.starts(region, 3, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -235,7 +235,7 @@ def test_progress_moves_within_a_chunk_and_can_cancel_there():
     teacher, student, shape, _ = make_pair("mlp")
     region = _region(make_images(20, shape), 0.1)
     classes = torch.zeros(20, dtype=torch.int64)
-    attack = make_attack(attack_config({"steps": 9}))
+    attack = make_attack(attack_config({"name": "pgd", "steps": 9}))
     seen = []
 
     def stop_half_way(progress):
@@ -245,3 +245,21 @@ def test_progress_moves_within_a_chunk_and_can_cancel_there():
     with pytest.raises(Cancelled):
         attack.run(teacher, student, region, classes, seed=0, progress=stop_half_way)
     assert seen == [0, 2, 4, 6, 8, 10]
+
+
+def test_the_search_tells_of_every_step_and_never_goes_back():
+    teacher, student, shape, _ = make_pair("mlp")
+    region = _region(make_images(20, shape), 0.1)
+    classes = torch.zeros(20, dtype=torch.int64)
+    seen = []
+
+    def listen(progress):
+        seen.append(progress.done)
+        return len(seen) == 25
+
+    with pytest.raises(Cancelled):
+        make_attack(attack_config({"name": "search"})).run(
+            teacher, student, region, classes, seed=0, progress=listen
+        )
+    assert len(seen) == 25
+    assert seen == sorted(seen)

@@ -15,7 +15,7 @@ STD = {1: (0.4,), 3: (0.2, 0.5, 0.35)}
 
 
 def _attack(teacher, student, region, classes, seed=0, **settings_):
-    return make_attack(attack_config({"steps": 20, **settings_})).run(
+    return make_attack(attack_config({"name": "pgd", "steps": 20, **settings_})).run(
         teacher, student, region, classes, seed=seed
     )
 
@@ -92,7 +92,11 @@ def test_random_starts_fill_the_ball():
     """In two dimensions half of them lie within the radius's share sqrt(1/2), in any direction."""
     images = torch.full((2000, 1, 1, 2), 0.5)
     region = _region(images, 0.2)
-    starts = make_attack(attack_config({})).starts(region, 2, seed=0).view(2000, 2, 1, 1, 2)[:, 1]
+    starts = (
+        make_attack(attack_config({"name": "pgd"}))
+        .starts(region, 2, seed=0)
+        .view(2000, 2, 1, 1, 2)[:, 1]
+    )
     share = region.distance(starts) / 0.2
     assert share.max() <= 1
     assert abs((share < 0.5**0.5).double().mean() - 0.5) < 0.05

@@ -62,7 +62,7 @@ def test_nothing_in_the_ball_exceeds_the_certificate(pair, certificate, epsilon)
         labels = torch.arange(12) % classes
         result = _certify(teacher, student, region, labels, certificate)
         _check_sampling(teacher, student, region, labels, result, seed=seed)
-        attacked = make_attack(attack_config({"steps": 15})).run(
+        attacked = make_attack(attack_config({"name": "pgd", "steps": 15})).run(
             teacher, student, region, labels, seed=seed
         )
         assert (attacked.gap <= result.gap + 1e-12).all()

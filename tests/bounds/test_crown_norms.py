@@ -47,7 +47,7 @@ def test_nothing_in_the_set_exceeds_the_certificate(pair, norm, epsilon, scaled,
     assert (gap.amin(1) >= result.gap_lower - 1e-12).all()
     differ = (z_teacher.argmax(1) != z_student.argmax(1)).view(8, 200).any(1)
     assert not (differ & result.agrees).any()
-    attacked = make_attack(attack_config({"steps": 20})).run(
+    attacked = make_attack(attack_config({"name": "pgd", "steps": 20})).run(
         teacher, student, region, labels, seed=0
     )
     assert (attacked.gap <= result.gap + 1e-12).all()

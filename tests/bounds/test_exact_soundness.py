@@ -55,7 +55,7 @@ def _check_verdicts(result, row, verdict):
 
 
 def _check_attack(case, result, number):
-    attacked = make_attack(attack_config({"steps": 10})).run(
+    attacked = make_attack(attack_config({"name": "pgd", "steps": 10})).run(
         case.teacher, case.student, case.region, case.labels, seed=number
     )
     signed = attacked.teacher_conf - attacked.student_conf

@@ -240,7 +240,7 @@ def _check_sound(teacher, student, region, classes, result, count=2000):
     assert (gap.amin(1) >= result.gap_lower).all()
     differ = (z_teacher.argmax(1) != z_student.argmax(1)).view(-1, count).any(1)
     assert not (differ & result.agrees).any()
-    attacked = make_attack(attack_config({"steps": 20})).run(
+    attacked = make_attack(attack_config({"name": "pgd", "steps": 20})).run(
         teacher, student, region, classes, seed=0
     )
     assert (attacked.gap <= result.gap).all()
