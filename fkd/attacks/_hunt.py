@@ -26,9 +26,9 @@ from fkd.core.ball import Norm, Region
 #: The small steps at the end: first and last as shares of epsilon, and how many (in L2 the best point has
 #: no corner to snap to).
 _FINE: dict[Norm, tuple[float, float, int]] = {"linf": (0.1, 0.003, 20), "l2": (0.3, 0.003, 40)}
-#: Random ends at which widths are seen, how much wider the relaxation takes them, and its rows (margins
-#: to the likeliest other classes, and the odds).
-_SEEN, _WIDENING, _ROWS = 4, 2.0, 4
+#: Random ends at which widths are seen, how much wider the relaxation takes them, and how many of the
+#: likeliest other classes have a margin of their own there.
+_SEEN, _WIDENING, _MARGINS = 4, 2.0, 3
 #: Share of the pixels that are shaken, one copy after the other; 1 is a new random end.
 _SHAKEN = (0.3, 0.15, 0.5, 1.0)
 #: A climb that gains less than this has gained nothing.
@@ -144,12 +144,16 @@ class Hunt(Climber):
         return Looked(points, both)
 
     def _where_relaxed_differ(self, classes: Tensor, seen: Looked) -> Tensor:
-        """The ends (L2: the ball's border) of relaxed margins' differences in both directions."""
+        """The ends (L2: the ball's border) at which relaxed networks differ, or one is most led astray.
+
+        Rows are the differences of margins to the likeliest other classes and of log-odds, in both
+        directions, and what makes the teacher alone or the student alone unsure of the class.
+        """
         likely = torch.maximum(seen.logits[0][:, 0], seen.logits[1][:, 0])
         likely = likely.scatter(1, classes[:, None], -torch.inf)
-        margins = min(_ROWS - 1, likely.shape[1] - 1)
+        margins = min(_MARGINS, likely.shape[1] - 1)
         others = likely.topk(margins, 1).indices
-        rows = 2 * (margins + 1)
+        rows = 2 * (margins + 1) + 2
         examples = torch.arange(len(self.region), device=self.device).repeat_interleave(rows)
         region = self.region[examples]
         with torch.enable_grad():
@@ -161,11 +165,11 @@ class Hunt(Climber):
             own = classes[examples]
             between = logits[0] - logits[1]
             apart = between.gather(1, own[:, None]) - between.gather(1, others[examples])
-            odds = log_odds(logits[0], own) - log_odds(logits[1], own)
-            every = torch.cat([apart, odds[:, None]], 1)
+            odds = torch.stack([log_odds(part, own) for part in logits], 1)
+            apart = torch.cat([apart, odds[:, :1] - odds[:, 1:]], 1)
+            every = torch.cat([apart, -apart, -odds], 1)
             number = torch.arange(rows, device=self.device).repeat(len(self.region))
-            sign = 1 - 2 * (number % 2)
-            wanted = sign * every.gather(1, (number // 2)[:, None])[:, 0]
+            wanted = every.gather(1, number[:, None])[:, 0]
             (gradient,) = torch.autograd.grad(wanted.sum(), points)
         self.count(examples, 1)
         radius = region.radius.to(points.dtype)[:, None, None, None]

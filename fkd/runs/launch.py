@@ -47,7 +47,7 @@ def start_run(kind: str, spec: dict[str, Any]) -> str:
     """Check a specification, file it as a run, and start it if a slot is free.
 
     Args:
-        kind: registry name: "train", "copy", "analyse", "radius" or "robust".
+        kind: registry name, one of `fkd.runs.KINDS`.
         spec: the kind's configuration as JSON values.
 
     Returns:

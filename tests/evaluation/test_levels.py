@@ -47,13 +47,20 @@ def pair(own_folders):
 
 def _config(pair, **changes):
     # A weak attack: one step, so that there is something left to find.
-    settings = {"epsilon": EPSILON, "count": 30, "attack": {"steps": 1, "restarts": 1}, **changes}
+    settings = {
+        "epsilon": EPSILON,
+        "count": 30,
+        "attack": {"name": "pgd", "steps": 1, "restarts": 1},
+        **changes,
+    }
     return parse_analysis({**pair, "certificate": {"name": NAME}, **settings})
 
 
 def _strong_points(pair):
     """Witnesses of a far stronger attack: gaps' for even rows, disagreements' for odd ones."""
-    config = _config(pair, attack={"steps": 60, "restarts": 4}, certificate={"name": "crown"})
+    config = _config(
+        pair, attack={"name": "pgd", "steps": 60, "restarts": 4}, certificate={"name": "crown"}
+    )
     found = attack_examples(config, list(range(30)))
     points = found.gap_witness.clone()
     odd = torch.arange(30) % 2 == 1
@@ -111,7 +118,9 @@ def test_points_of_the_certificate_move_the_lower_end(pair):
 
 
 def test_several_points_of_a_ball_are_all_tried(pair):
-    config = _config(pair, attack={"steps": 60, "restarts": 4}, certificate={"name": "crown"})
+    config = _config(
+        pair, attack={"name": "pgd", "steps": 60, "restarts": 4}, certificate={"name": "crown"}
+    )
     found = attack_examples(config, list(range(30)))
     tables = []
     for seed, order in ((0, [0, 1]), (1, [1, 0])):
@@ -240,7 +249,7 @@ def test_the_curve_uses_points_too(pair):
     radii = [0.02, EPSILON]
     weak = gap_curve(config, 3, radii)
     strong = attack_examples(
-        _config(pair, attack={"steps": 60}, certificate={"name": "crown"}), [3]
+        _config(pair, attack={"name": "pgd", "steps": 60}, certificate={"name": "crown"}), [3]
     )
     with fake_level(lambda images: strong.gap_witness.repeat(len(images), 1, 1, 1)):
         found = gap_curve(_config(pair), 3, radii)
