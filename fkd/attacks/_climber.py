@@ -122,6 +122,8 @@ class _Asked:
         with torch.set_grad_enabled(needs_gradient):
             points = points.detach().requires_grad_(needs_gradient)
             logits = [self._logits(which, points, softness) for which in (0, 1)]
+            if self._rows is not None:
+                logits = self._spread(logits, len(points))
             value, rise = self._goal(*logits)
             gradient = torch.autograd.grad(rise.sum(), points)[0] if needs_gradient else points
         if self._rows is None:
@@ -129,18 +131,24 @@ class _Asked:
             self._climber.look(*seen, self._examples)
         return ordered(value), gradient
 
-    def _logits(self, which: int, points: Tensor, softness: float) -> Tensor:
-        """One network's logits (M, K), zero in rows that do not ask it."""
+    def _logits(self, which: int, points: Tensor, softness: float) -> Tensor | None:
+        """One network's logits in the rows that ask it; None where none do (networks may refuse 0)."""
         network = self._climber.networks[which]
         asked = points if self._rows is None else points[self._rows[which]]
-        if softness and self._ranges is not None and len(asked):
-            logits = softened(network, asked, self._ranges[which], softness)
-        else:
-            logits = network(asked)
-        if self._rows is None:
-            return logits
-        every = logits.new_zeros(len(points), logits.shape[1])
-        return every.index_copy(0, self._rows[which], logits)
+        if not len(asked):
+            return None
+        if softness and self._ranges is not None:
+            return softened(network, asked, self._ranges[which], softness)
+        return network(asked)
+
+    def _spread(self, logits: list[Tensor | None], count: int) -> list[Tensor]:
+        """Both networks' logits (M, K), zero in rows that do not ask them."""
+        one = next(part for part in logits if part is not None)
+        none = one.new_zeros(count, one.shape[1])
+        return [
+            none if part is None else none.index_copy(0, rows, part)
+            for part, rows in zip(logits, self._rows, strict=True)
+        ]
 
 
 def ordered(values: Tensor) -> Tensor:

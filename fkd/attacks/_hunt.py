@@ -227,9 +227,15 @@ class Hunt(Climber):
         total = len(next(iter(vars(goal).values())))
         goals = total // count
         rows = torch.arange(total, device=self.device).view(count, goals)
-        spread = [part[:, None].expand(-1, goals, -1, -1).flatten(0, 2) for part in seen.logits]
-        values = goal[rows[:, :, None].expand(-1, -1, tried).flatten()](*spread)[0]
-        values = ordered(values).view(count, goals, tried)
+        flat = [part.flatten(0, 1) for part in seen.logits]
+        # One goal after the other: all of them at once would hold their number times the logits.
+        values = torch.stack(
+            [
+                ordered(goal[one.repeat_interleave(tried)](*flat)[0]).view(count, tried)
+                for one in rows.unbind(1)
+            ],
+            1,
+        )
         top = values.amax(2).topk(min(_GOALS, goals), 1).indices
         starts = min(starts, tried)
         values = values.gather(1, top[:, :, None].expand(-1, -1, tried))

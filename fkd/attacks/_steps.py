@@ -12,6 +12,8 @@ from fkd.core.seeding import uniform_noise
 
 #: Smallest normal float32: what is divided by it is zero and stays so.
 _TINY = 1.2e-38
+#: Nearer to an end than this share of its range, a pixel is there.
+_AT_END = 1e-6
 
 
 def steepest_linf(gradient: Tensor, scale: Tensor | None) -> Tensor:
@@ -34,9 +36,16 @@ def steepest(gradient: Tensor, points: Tensor, region: Region) -> Tensor:
     scale = None if region.scale is None else region.pixel_scale().to(points.dtype)
     if region.norm == "linf":
         return steepest_linf(gradient, scale)
-    # Pixels at the end of their range would take up a part of the step's length.
-    stuck = torch.where(gradient > 0, points >= region.upper, points <= region.lower)
-    return steepest_l2(gradient.masked_fill(stuck, 0.0), scale)
+    return steepest_l2(gradient.masked_fill(stuck(gradient, points, region), 0.0), scale)
+
+
+def stuck(gradient: Tensor, points: Tensor, region: Region) -> Tensor:
+    """Pixels at the end of their range, which would take up a part of the step's length in L2; bool.
+
+    Projection leaves a pixel at its end or one rounding away from it, as it happens: both count.
+    """
+    room = _AT_END * (region.upper - region.lower)
+    return torch.where(gradient > 0, points >= region.upper - room, points <= region.lower + room)
 
 
 def random_points(region: Region, seed: int, stream: int) -> Tensor:

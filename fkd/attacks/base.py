@@ -239,7 +239,8 @@ def _measure(
         )
 
     clean, found = confidences(region.images), confidences(gap_points)
-    use_found = (found[0] - found[1]).abs() >= (clean[0] - clean[1]).abs()
+    gaps = [(part[0] - part[1]).abs() for part in (clean, found)]
+    use_found = (gaps[1] >= gaps[0]) | (gaps[0].isnan() & ~gaps[1].isnan())
     teacher_conf = torch.where(use_found, found[0], clean[0])
     student_conf = torch.where(use_found, found[1], clean[1])
     gap_witness = torch.where(use_found[:, None, None, None], gap_points, region.images)

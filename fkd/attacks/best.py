@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,13 @@ class Best:
             -best_other_margin(student_logits[rows], student_pred[rows]),
         )
         self._keep(firmness, points[rows], examples[rows], self.margin, self.margin_point)
+
+    def forget_margins(self, predict: Callable[[Tensor], Sequence[Tensor]]) -> None:
+        """Drop the disagreements at which ``predict`` says the same twice: they were rounding."""
+        rows = (self.margin > -torch.inf).nonzero()[:, 0]
+        if len(rows):
+            first, second = predict(self.margin_point[rows])
+            self.margin[rows[first == second]] = -torch.inf
 
     def take_margin(self, points: Tensor, examples: Tensor) -> None:
         """Note disagreements (M, C, H, W) known from elsewhere, of examples (M,) that had shown none."""

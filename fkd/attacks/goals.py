@@ -99,7 +99,9 @@ class Divergence(RowGoal):
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `RowGoal`."""
         logs = teacher_logits.log_softmax(1), student_logits.log_softmax(1)
-        value = (logs[0].exp() * (logs[0] - logs[1])).sum(1)
+        # 0 log 0 is 0.
+        apart = torch.where(logs[0] == -torch.inf, 0.0, logs[0] - logs[1])
+        value = (logs[0].exp() * apart).sum(1)
         return value.detach(), value
 
     def is_open(self, values: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """The nearest disagreement: the smallest perturbation at which two networks predict differently.
 
-Where both predict class c at the image, the nearest disagreement is as far away as the nearer of the
-two networks' own decision boundaries: up to there both say c, and on any way to a point at which one of
-them has left c, the first to leave parts from the other.  So each network is asked alone, which takes
-half a pair's gradients, and every point at which either has left is drawn back along its way to where
-the first did.  Only where both leave at one and the same point, as equal networks do, is nothing found.
+Where both predict class c at the image, no disagreement is nearer than the nearer of the two networks'
+own decision boundaries: up to there both say c, and on any way to a point at which one has left c, the
+first to leave parts from the other.  So each network is asked alone, which takes half a pair's
+gradients, and every point at which either has left is drawn back along its way to where the first did.
+Only where both leave at one and the same point for the same class is nothing found on that way: networks
+that share a boundary, as a copy with another output bias does, may differ beyond it alone, which these
+walks do not look for (the attack `search` does).
 
 The walk is that of the fast minimum-norm attack (Pintor et al., 2102.12827): an example's radius shrinks
 when its point has left and grows when it has not; before the first has left, the radius is the distance
@@ -147,6 +149,13 @@ def _state(doubles: Sequence[nn.Module], points: Tensor, classes: Tensor) -> tup
     return teacher != student, (teacher != classes) | (student != classes)
 
 
+def _gradient(values: Tensor, points: Tensor, *, keeps: bool = False) -> Tensor:
+    """Of values (M,) at points, like them; zero where a network does not depend on its input."""
+    if not values.requires_grad:
+        return torch.zeros_like(points)
+    return torch.autograd.grad(values.sum(), points, retain_graph=keeps)[0]
+
+
 def _resized(region: Region, radius: Tensor) -> Region:
     """The balls with other radii."""
     return Region.around(
@@ -160,7 +169,7 @@ class _Hunt:
     Attributes:
         point: nearest disagreement.
         distance: its own, float64 (N,).
-        limit: no walk goes further, float64 (N,): the nearest point at which a network left.
+        limit: no walk goes further, float64 (N,): the nearest point known at which predictions differ.
         gradients: of one network, evaluated so far.
     """
 
@@ -226,7 +235,7 @@ class _Hunt:
         margins = logits - logits.gather(1, self.classes[:, None])
         distances = []
         for other in range(logits.shape[1]):
-            (gradient,) = torch.autograd.grad(margins[:, other].sum(), images, retain_graph=True)
+            gradient = _gradient(margins[:, other], images, keeps=True)
             self.gradients += len(images)
             distances.append(-margins[:, other].detach() / self._slope(gradient, self.region))
         every = torch.stack(distances, 1)
@@ -266,9 +275,15 @@ class _Hunt:
             share = first * (_LAST_STEP / first) ** (step / (_STEPS - 1))
             stride = (radius * share).to(point.dtype)[:, None, None, None]
             point = ball.clamp(point + stride * steepest(momentum, point, ball))
-        self.limit[rows] = torch.minimum(limit, best)
         found = best.isfinite()
-        self.reached.append((rows[found], best_point[found]))
+        rows, best, best_point = rows[found], best[found], best_point[found]
+        if not len(rows):
+            return
+        self.reached.append((rows, best_point))
+        # Where the other has left as well, for the same class, nothing is found yet.
+        differ, _ = _state(self.doubles, best_point, self.classes[rows])
+        best = torch.where(differ, best, torch.inf)
+        self.limit[rows] = torch.minimum(self.limit[rows], best)
 
     def _look(
         self, network: nn.Module, points: Tensor, classes: Tensor, targets: Tensor
@@ -280,7 +295,7 @@ class _Hunt:
         named = logits.gather(1, targets.clamp_min(0)[:, None])
         named = (named - logits.gather(1, classes[:, None]))[:, 0]
         margin = torch.where(targets == _ANY, most, named)
-        (gradient,) = torch.autograd.grad(margin.sum(), points)
+        gradient = _gradient(margin, points)
         self.gradients += len(points)
         return margin.detach(), most.detach() > 0, gradient
 

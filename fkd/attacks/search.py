@@ -2,7 +2,7 @@
 
 The gap is climbed in both directions.  For a disagreement each network is asked alone to leave the class
 that both predict at the image: on the way to where one has left it, the first to leave parts from the
-other (`fkd.attacks.nearest`).
+other (`fkd.attacks.nearest`).  Where both left together, one is asked to stay while the other leaves.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from fkd.attacks._hunt import Effort, Hunt, Looked
 from fkd.attacks.base import PairAttack, PairAttackConfig, Task
 from fkd.attacks.best import Best
-from fkd.attacks.goals import ConfidenceGap, Leaving
+from fkd.attacks.goals import ConfidenceGap, Leaving, Parting
 from fkd.attacks.nearest import pulled
 from fkd.attacks.registry import ATTACKS
-from fkd.core.precision import double_copy
+from fkd.core.precision import double_copy, logits_of
 
 #: Streams of random numbers.
-_GAP_STREAM, _PART_STREAM = 10_000, 30_000
+_GAP_STREAM, _PART_STREAM, _BEYOND_STREAM = 10_000, 30_000, 50_000
 
 
 class SearchConfig(PairAttackConfig):
@@ -119,7 +119,9 @@ class LocalSearch(PairAttack):
 
 
 def _part(hunt: Hunt, task: Task, best: Best, seen: Looked, effort: Effort) -> None:
-    """A disagreement of the examples that have shown none."""
+    """A disagreement of the examples that have shown none in float64."""
+    doubles = double_copy(task.teacher), double_copy(task.student)
+    best.forget_margins(lambda points: [logits_of(each, points).argmax(1) for each in doubles])
     wanted = (best.margin == -torch.inf).nonzero()[:, 0]
     if not len(wanted):
         return
@@ -132,7 +134,16 @@ def _part(hunt: Hunt, task: Task, best: Best, seen: Looked, effort: Effort) -> N
     if not len(left):
         return
     rows = wanted[left]
-    doubles = double_copy(task.teacher), double_copy(task.student)
     points, distance = pulled(doubles, task.region[rows], predicted[left], found.point[left])
     parts = distance.isfinite()
     best.take_margin(points[parts], rows[parts])
+    if bool(parts.all()):
+        return
+    # Networks that share a boundary left together, for one class: beyond it they may still part.
+    rows, left = rows[~parts], left[~parts]
+    with torch.no_grad():
+        beyond = task.teacher(found.point[left]).argmax(1)
+    classes = torch.stack([predicted[left], beyond], 1).repeat_interleave(2, 1).flatten()
+    signs = torch.tensor([1.0, -1.0], device=hunt.device).repeat(2 * len(rows))
+    goal = Parting(signs, classes)
+    hunt.run(goal, seen[rows], stream=_BEYOND_STREAM, examples=rows)

@@ -12,7 +12,11 @@ from fkd.core.errors import UnsupportedModelError
 
 def double_copy(network: nn.Module) -> nn.Module:
     """A float64 copy in eval mode without gradients; the original is left as it is."""
-    return copy.deepcopy(network).double().eval().requires_grad_(False)
+    twin = copy.deepcopy(network).double().eval()
+    # Not `twin.requires_grad_`: scripted modules refuse it.
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
 
 
 def logits_of(network: nn.Module, images: Tensor, *, rows: int = 2048) -> Tensor:

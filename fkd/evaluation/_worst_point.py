@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fkd.attacks._steps import stuck
 from fkd.attacks.objectives import log_odds
 from fkd.core.ball import Region
 from fkd.core.precision import double_copy, logits_of
@@ -91,7 +92,5 @@ def _steepest(gradient: Tensor, points: Tensor, balls: Region) -> Tensor:
     scale = balls.pixel_scale()
     if balls.norm == "linf":
         return gradient.sign() * scale
-    # Pixels at the end of their range would take up a part of the step's length.
-    stuck = torch.where(gradient > 0, points >= balls.upper, points <= balls.lower)
-    scaled = gradient.double().masked_fill(stuck, 0.0) * scale
+    scaled = gradient.double().masked_fill(stuck(gradient, points, balls), 0.0) * scale
     return scaled / scaled.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=_TINY) * scale

@@ -20,7 +20,7 @@ from fkd.records import SCHEMA_VERSION
 
 #: Raised whenever attack, certificate or measurement change what they compute: old results are then
 #: no longer found, so a stale figure cannot be shown.
-PROCEDURE_VERSION = 3
+PROCEDURE_VERSION = 4
 
 
 class AttackedConfig(Config):

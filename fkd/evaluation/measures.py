@@ -116,6 +116,12 @@ class MeasuresConfig(AttackedConfig):
             raise ConfigError(
                 f"Measures are driven up by the attack 'search' alone, got '{name}'; leave the name out."
             )
+        usual = SearchConfig()
+        for idle in ("corners", "seek"):
+            if getattr(value, idle) != getattr(usual, idle):
+                raise ConfigError(
+                    f"Measures have no use for the search's setting '{idle}'; leave it out."
+                )
         return value
 
     @field_validator("measures")

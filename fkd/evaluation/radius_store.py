@@ -20,7 +20,7 @@ from fkd.evaluation.store import witness_path
 from fkd.records import conform, ensure_writable, read_tensors, write_table, write_tensors
 
 #: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
-_SEARCH_VERSION = 3
+_SEARCH_VERSION = 4
 _FOLDER = "radii"
 
 

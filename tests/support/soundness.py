@@ -68,9 +68,7 @@ def attack(
     teacher: nn.Module, student: nn.Module, region: Region, labels: Tensor, *, seed: int = 1
 ) -> PairAttackResult:
     """The lower end of the bracket, with fewer steps than an analysis uses."""
-    return make_attack(attack_config({})).run(
-        teacher, student, region, labels, seed=seed
-    )
+    return make_attack(attack_config({})).run(teacher, student, region, labels, seed=seed)
 
 
 def certify(
