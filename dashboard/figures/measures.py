@@ -15,9 +15,9 @@ _LINES = (
 )
 #: Parts of `WhoStaysRight`, top first: colour, hatching, name.
 _PARTS = (
-    ("teacher", theme.TEACHER, "", "teacher alone"),
-    ("student", theme.STUDENT, "/", "student alone"),
-    ("both", theme.ATTACK, "x", "each somewhere"),
+    ("teacher", theme.TEACHER, "", "only teacher right"),
+    ("student", theme.STUDENT, "/", "only student right"),
+    ("both", theme.ATTACK, "x", "each at some point"),
     ("neither", theme.NEUTRAL, "", "none found"),
 )
 

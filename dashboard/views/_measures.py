@@ -36,11 +36,12 @@ def _graded() -> dict[str, backend.MeasureFacts]:
 
 
 def _not_measured(choice: backend.Choice) -> None:
-    titles = ", ".join(facts.title for facts in backend.measure_facts().values())
+    titles = "; ".join(facts.title for facts in backend.measure_facts().values())
     with st.container(border=True):
         st.markdown(
             "Two networks can differ in more than the confidence of one class. Each of these is attacked "
-            f"for itself: {titles}. It is done on the first {choice.count} images within "
+            f"for itself: {titles} (the last two are then shown on *Disagreements*). It is done on the "
+            f"first {choice.count} images within "
             f"{figures.ball(choice.epsilon, choice.norm)}; for networks like those shipped that takes "
             "seconds to minutes, and is kept."
         )

@@ -52,7 +52,7 @@ def _witnesses(choice: backend.Choice, loaded: backend.LoadedRadii, ordered: pd.
             proved = figures.at_least_radius(moved.loc[row, "radius_certified"])
             st.image(
                 picture(witness),
-                caption=f"image {index}: radius {found}, {proved}",
+                caption=f"image {index}: found {found}, proved {proved}",
                 width="stretch",
                 alt=f"Nearest point found to image {index} where the two predict different classes",
             )

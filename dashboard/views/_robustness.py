@@ -13,8 +13,8 @@ _HEIGHT = 330
 #: Rows of the cross table, as people say them.
 _BROKE = {
     "neither": "neither",
-    "teacher": "teacher alone",
-    "student": "student alone",
+    "teacher": "only teacher",
+    "student": "only student",
     "both": "both",
 }
 #: States of the pair in little room, with what they mean.

@@ -18,7 +18,8 @@ def who_stays_right(choice: backend.Choice) -> None:
     st.caption(
         "Two networks that disagree may both be wrong. Here a point is searched within "
         f"{figures.ball(choice.epsilon, choice.norm)} at which one predicts the label and the other does "
-        f"not: {who.count} images, 95 % intervals. Where none was found there may still be one."
+        f"not: {who.count} images, 95 % intervals. Where none was found there may still be one. "
+        "A number at the side counts the images at which both cases were found, too."
     )
     left, right = st.columns([3, 2], gap="medium")
     with left:

@@ -32,31 +32,44 @@ class SearchConfig(PairAttackConfig):
     name: str = Field(default="search", description="Registry name of the attack.")
     steps: int = Field(default=8, ge=1, le=2000, description="Gradient steps of a climb.")
     restarts: int = Field(
-        default=8, ge=0, le=50, description="Random points tried beside the image and others."
+        default=8,
+        ge=0,
+        le=50,
+        description="Random points looked at beside the image and relaxed corners.",
     )
     starts: int = Field(
-        default=4, ge=1, le=50, description="Best of them that are climbed from, for each goal."
+        default=4,
+        ge=1,
+        le=50,
+        description="How many of the best points looked at are climbed from, for each direction of the "
+        "gap and each network.",
     )
     copies: int = Field(
-        default=3, ge=1, le=64, description="Shaken copies of the best point climbed in a round."
+        default=3,
+        ge=1,
+        le=64,
+        description="Shaken copies of an example's best point that are climbed in a round.",
     )
     patience: int = Field(
-        default=1, ge=1, le=1000, description="Rounds without a gain after which it is left."
+        default=1,
+        ge=1,
+        le=1000,
+        description="Rounds without a gain after which an example is done; more finds more.",
     )
     budget: int = Field(
         default=400,
         ge=1,
         le=1_000_000,
         description="Gradient evaluations of an example after which no further round begins, for the "
-        "gap and for a disagreement each.",
+        "gap and for a disagreement each; more finds more where patience is raised too.",
     )
     seek: Literal["both", "gap", "disagreement"] = Field(
-        default="both", description="What is searched."
+        default="both", description="What is searched: both, gap or disagreement."
     )
     corners: Literal["estimated", "certificate"] = Field(
         default="estimated",
-        description="Where a relaxation says that the networks differ most: with ranges of hidden units "
-        "as they were seen, or as the level fast bounds them, which takes several times as long.",
+        description="Ranges of hidden units behind the corners where relaxed networks differ most: "
+        "estimated by what was seen, or those of a certificate, which takes several times as long.",
     )
 
     @property

@@ -120,7 +120,8 @@ class MeasuresConfig(AttackedConfig):
         for idle in ("corners", "seek"):
             if getattr(value, idle) != getattr(usual, idle):
                 raise ConfigError(
-                    f"Measures have no use for the search's setting '{idle}'; leave it out."
+                    f"Measures have no use for the search's setting '{idle}', which is for analyses; "
+                    "leave it out."
                 )
         return value
 

@@ -165,5 +165,6 @@ def reproduce_robustness(config: RobustnessConfig, *, lines: bool = False) -> st
         if field.is_required() or name in ("count", "seed") or value != field.default:
             words = value if isinstance(value, tuple) else (value,)
             parts.append(f"--{name.replace('_', '-')} {shlex.join(map(str, words))}")
-    parts.append("--out robustness.parquet")
+    # Two networks are often measured one after the other: neither may overwrite the other's table.
+    parts.append(f"--out {shlex.quote(f'robustness-{Path(config.model).name}.parquet')}")
     return (" \\\n  " if lines else " ").join(parts)

@@ -273,8 +273,10 @@ def test_the_cases_are_drawn_with_their_intervals():
     }
     chart = figures.who_stays_right(WhoStaysRight(count=10, **shares))
     bars = {bar.y[0]: bar for bar in chart.figure.data}
-    assert list(bars) == ["teacher alone", "student alone", "each somewhere", "none found"]
-    assert bars["teacher alone"].x == (0.3,)
-    low = shares["teacher"].value - bars["teacher alone"].error_x.arrayminus[0]
+    assert list(bars) == [
+        *("only teacher right", "only student right", "each at some point", "none found")
+    ]
+    assert bars["only teacher right"].x == (0.3,)
+    low = shares["teacher"].value - bars["only teacher right"].error_x.arrayminus[0]
     assert low == pytest.approx(shares["teacher"].low)
-    assert "teacher alone 30\u00a0% (10.8\u201360.3\u00a0%)" in chart.alt
+    assert "only teacher right 30\u00a0% (10.8\u201360.3\u00a0%)" in chart.alt

@@ -163,7 +163,7 @@ def test_what_is_stored_is_drawn_with_its_own_numbers(opened, pair, stored, choi
             worst.value, worst.low, worst.high
         )
     counts = tables(session)["breaks"]
-    assert counts["breaks"].tolist() == ["neither", "teacher alone", "student alone", "both"]
+    assert counts["breaks"].tolist() == ["neither", "only teacher", "only student", "both"]
     assert counts["total"].tolist() == [2, 1, 2, 1]
     state = backend.find(choice).frame["state"].to_numpy()
     broke = ~np.array(STUDENT) & np.array(TEACHER)

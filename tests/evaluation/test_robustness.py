@@ -248,7 +248,7 @@ def test_the_command_shown_measures_the_same_again(config, monkeypatch):
     for lines in (False, True):
         words = shlex.split(reproduce_robustness(config, lines=lines).replace("\\\n", ""))
         assert words[:4] == ["python", "-m", "fkd", "robust"]
-        assert words[-2:] == ["--out", "robustness.parquet"]
+        assert words[-2:] == ["--out", f"robustness-{config.model}.parquet"]
         assert main([*words[3:-2], "--background"]) == 0
         kind, spec = asked.pop()
         assert (kind, RobustnessConfig.parse(spec)) == ("robust", config)
