@@ -219,9 +219,11 @@ class _Hunt:
         drawn, distance = pulled(self.doubles, self.region[rows], self.classes[rows], points)
         # The nearest of each example, the first of equal ones.
         best = torch.full_like(self.distance, torch.inf).scatter_reduce(0, rows, distance, "amin")
-        winners = (distance == best[rows]) & (distance < self.distance[rows])
-        for place in winners.nonzero()[:, 0].flip(0):
-            self.point[rows[place]] = drawn[place]
+        places = ((distance == best[rows]) & (distance < self.distance[rows])).nonzero()[:, 0]
+        nobody = torch.full_like(rows[:1], len(rows)).expand(len(best))
+        first = nobody.scatter_reduce(0, rows[places], places, "amin")
+        won = (first < len(rows)).nonzero()[:, 0]
+        self.point[won] = drawn[first[won]]
         self.distance = torch.minimum(self.distance, best)
         self.limit = torch.minimum(self.limit, self.distance)
 

@@ -169,7 +169,7 @@ def test_identical_networks_have_no_gap_and_cost_little():
 
 
 def test_swapped_networks_show_the_same_gap():
-    networks, region, classes = _digits("digits-rslad-of-pgd", count=8)
+    networks, region, classes = _digits("digits-rslad-of-pgd", count=4)
     one = _run(networks, region, classes, seek="gap")
     other = _run(networks[::-1], region, classes, seek="gap")
     torch.testing.assert_close(one.gap, other.gap, atol=1e-4, rtol=0)

@@ -12,6 +12,7 @@ from fkd.core.ball import Ball
 from fkd.core.errors import Cancelled, ConfigError
 from fkd.core.precision import double_copy
 from tests.support.networks import PAIRS, make_images, make_linear, make_pair
+from tests.support.short_search import SHORT
 
 
 def _attack(teacher, student, region, classes, seed=0, **settings_):
@@ -33,7 +34,7 @@ def test_witnesses_lie_in_the_ball_and_say_what_is_reported(pair, name, epsilon,
     images = make_images(4, shape, seed)
     labels = torch.arange(4) % classes
     region = _region(images, epsilon)
-    result = make_attack(attack_config({"name": name, "steps": 6})).run(
+    result = make_attack(attack_config({"name": name, "steps": 6, **SHORT.get(name, {})})).run(
         teacher, student, region, labels, seed=seed
     )
     for witness in (result.gap_witness, result.disagreement_witness):

@@ -10,6 +10,7 @@ from fkd.attacks._steps import steepest_l2
 from fkd.attacks.objectives import confidence
 from fkd.core.ball import NORMS, Ball
 from tests.support.networks import PAIRS, make_images, make_linear, make_pair
+from tests.support.short_search import SHORT
 
 STD = {1: (0.4,), 3: (0.2, 0.5, 0.35)}
 
@@ -39,7 +40,8 @@ def test_witnesses_lie_in_the_real_set(pair, norm, name, epsilon, scaled, seed):
     teacher, student, shape, classes = make_pair(pair)
     region = _region(make_images(4, shape, seed), epsilon, norm, scaled=scaled)
     labels = torch.arange(4) % classes
-    result = _attack(teacher, student, region, labels, seed, name=name, steps=6, restarts=3)
+    short = {"restarts": 3, **SHORT.get(name, {})}
+    result = _attack(teacher, student, region, labels, seed, name=name, steps=6, **short)
     for witness in (result.gap_witness, result.disagreement_witness):
         assert witness.min() >= 0 and witness.max() <= 1
         rounding = 1e-15 if norm == "linf" else 0.0
