@@ -165,8 +165,8 @@ def test_the_nearest_disagreements_stand_beside_the_gallery(opened, pair, stored
     nearest = ordered[~ordered["disagrees_clean"]].iloc[0]
     shown = [caption for element in session.app.get("image") for caption in captions(element)]
     assert (
-        f"image {nearest['index']}: radius {figures.at_most_radius(nearest['radius_attack'])}, "
-        f"{figures.at_least_radius(nearest['radius_certified'])}"
+        f"image {nearest['index']}: found {figures.at_most_radius(nearest['radius_attack'])}, "
+        f"proved {figures.at_least_radius(nearest['radius_certified'])}"
     ) in shown
 
 
