@@ -32,7 +32,9 @@ class TrainState:
         spec: the specification as JSON; a checkpoint fits no other.
         teacher_hash: the teacher's `model_hash`, or None.
         data_fingerprint: the train split's.
-        step: steps done in the whole run.
+        step: steps done in the whole run; an epoch of fewer examples counts as a whole one.
+        batches: steps of the current epoch; 0 before its first.
+        examples: examples seen so far.
         sums: sums of this epoch's logged values so far.
         history: finished epochs.
         seconds: computing time so far.
@@ -42,6 +44,8 @@ class TrainState:
     teacher_hash: str | None
     data_fingerprint: str
     step: int = 0
+    batches: int = 0
+    examples: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
@@ -70,15 +74,32 @@ def random_states() -> dict[str, Tensor]:
 
 
 def save_state(
-    folder: Path, state: TrainState, network: nn.Module, optimiser: torch.optim.Optimizer
+    folder: Path,
+    state: TrainState,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    extra: nn.Module | None = None,
+    chosen: Tensor | None = None,
 ) -> None:
     """Replace the checkpoint in ``folder``; the old one stays until the new one is whole.
+
+    Args:
+        folder: of the unfinished training.
+        state: where the training stands.
+        network: its weights are saved.
+        optimiser: likewise its state.
+        extra: the method's own parameters and buffers.
+        chosen: mask of the examples that take part in the current epoch; None for all.
 
     Raises:
         RunError: the folder cannot be written or the disk is full.
     """
     tensors, values = _optimiser_tensors(optimiser)
     tensors |= {f"network.{name}": value for name, value in network.state_dict().items()}
+    if extra is not None:
+        tensors |= {f"extra.{name}": value for name, value in extra.state_dict().items()}
+    if chosen is not None:
+        tensors["chosen"] = chosen
     tensors |= random_states()
     content = save_tensors({name: value.cpu().contiguous() for name, value in tensors.items()})
     text = json.dumps({"format": _FORMAT, **asdict(state), "optimiser": values}, allow_nan=False)
@@ -144,8 +165,12 @@ def restore(
     values: dict[str, dict[str, Any]],
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
-) -> None:
+    extra: nn.Module | None = None,
+) -> Tensor | None:
     """Put a checkpoint's weights, optimiser state and random states back.
+
+    Returns:
+        The mask of the examples in the current epoch, on the CPU; None where all take part.
 
     Raises:
         CheckpointError: they do not fit the network.
@@ -162,6 +187,11 @@ def restore(
                 _, number, entry = name.split(".", 2)
                 state[int(number)][entry] = value
         network.load_state_dict(weights)
+        if extra is not None:
+            kept = {
+                n.removeprefix("extra."): v for n, v in tensors.items() if n.startswith("extra.")
+            }
+            extra.load_state_dict(kept)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
         torch.set_rng_state(tensors["random.cpu"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -171,3 +201,4 @@ def restore(
         ) from None
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
+    return tensors.get("chosen")

@@ -63,6 +63,31 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """A run as its method may look at it before the first step and between epochs.
+
+    Attributes:
+        teacher: frozen and in eval mode, on the training device; None where a teacher is made.
+        student: the network being trained.
+        images: float32 (N, C, H, W), the train split on the training device, not augmented.
+        labels: int64 (N,).
+        example_ids: int64 (M,), the positions among the N that the run trains on.
+        num_classes: K of the data set.
+        batch_size: of the run.
+        seed: of the run.
+    """
+
+    teacher: nn.Module | None
+    student: nn.Module
+    images: Tensor
+    labels: Tensor
+    example_ids: Tensor
+    num_classes: int
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Clock:
     """Where training stands; schedules are functions of this alone, so a resumed run repeats them.
 
@@ -140,9 +165,16 @@ class Method(ABC):
     Config: ClassVar[type[Config]]
     #: Bounds need float32: no mixed precision.
     uses_bounds: ClassVar[bool] = False
+    #: Whether a teacher of other classes, or of another data set of the same image shape, will do.
+    takes_any_teacher: ClassVar[bool] = False
+
+    #: What the method itself learns (parameters, trained with the student's weights) or remembers
+    #: (buffers, which the step may change); both are part of a run's checkpoint, not of the model.
+    extra: nn.Module
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.extra = nn.Module()
         self._bounded: weakref.WeakKeyDictionary[nn.Module, BoundedNetwork] = (
             weakref.WeakKeyDictionary()
         )
@@ -170,17 +202,37 @@ class Method(ABC):
             clock: for schedules.
         """
 
-    def prepare(self, teacher: nn.Module | None, student: nn.Module, seed: int) -> None:
+    def set_up(self, setting: Setting) -> None:
+        """Give ``extra`` its parameters and buffers; called first, in fresh and in resumed runs alike.
+
+        What is put there must not depend on anything random but the seed: a resumed run's values come
+        from its checkpoint.
+        """
+        del setting
+
+    def prepare(self, setting: Setting) -> None:
         """Called once with fresh weights, before the first step; not when a run is resumed.
 
         Raises:
             UnsupportedModelError: the method cannot handle a network.
         """
-        del seed
         if self.uses_bounds:
-            for network in (teacher, student):
+            for network in (setting.teacher, setting.student):
                 if network is not None:
                     self.bounded(network)
+
+    def choose_examples(self, setting: Setting, epoch: int) -> Tensor | None:
+        """Which examples take part in the epoch that begins, as a mask bool (N,); None for all.
+
+        Called before each epoch's first step, with the student in eval mode.  At least one of
+        ``setting.example_ids`` must be chosen.  An epoch of fewer examples has fewer steps; schedules
+        go by epochs and are not changed by it.
+        """
+        del setting, epoch
+
+    def finish_epoch(self, setting: Setting) -> None:
+        """Called after each epoch's last step, before the student is measured; may change weights."""
+        del setting
 
 
 class RadiusConfig(Config):

@@ -20,6 +20,7 @@ from fkd.distillation.base import (
     LossParts,
     Method,
     RampConfig,
+    Setting,
     kl_divergence,
     teacher_logits,
 )
@@ -98,11 +99,11 @@ class Faithful(Method):
     Config = FaithfulConfig
     uses_bounds = True
 
-    def prepare(self, teacher: nn.Module | None, student: nn.Module, seed: int) -> None:
+    def prepare(self, setting: Setting) -> None:
         """Check both networks and, if asked, start the student from IBP initialisation."""
-        super().prepare(teacher, student, seed)
+        super().prepare(setting)
         if self.config.ibp_initialisation:
-            ibp_initialise(student, seed)
+            ibp_initialise(setting.student, setting.seed)
 
     def loss(
         self, batch: Batch, teacher: nn.Module | None, student: nn.Module, clock: Clock

@@ -10,7 +10,7 @@ from fkd.bounds.engine.intervals import margin_rows
 from fkd.core.ball import Ball
 from fkd.distillation._certified import crown_ibp_upper_margins, worst_case_cross_entropy
 from fkd.distillation._initialisation import ibp_initialise
-from fkd.distillation.base import METHODS, Batch, Clock, LossParts, Method, RampConfig
+from fkd.distillation.base import METHODS, Batch, Clock, LossParts, Method, RampConfig, Setting
 
 
 class IBPConfig(RampConfig):
@@ -44,11 +44,11 @@ class IBP(Method):
     Config = IBPConfig
     uses_bounds = True
 
-    def prepare(self, teacher: nn.Module | None, student: nn.Module, seed: int) -> None:
+    def prepare(self, setting: Setting) -> None:
         """Check the network and, if asked, start it from IBP initialisation."""
-        super().prepare(teacher, student, seed)
+        super().prepare(setting)
         if self.config.ibp_initialisation:
-            ibp_initialise(student, seed)
+            ibp_initialise(setting.student, setting.seed)
 
     def _mix(self, risen: float) -> float:
         """Weight of linear relaxation beside intervals: none."""

@@ -97,6 +97,11 @@ class Plan:
         return getattr(self.method.config, "epsilon", None)
 
     @property
+    def is_same_task(self) -> bool:
+        """Whether the teacher predicts this data set's classes, so that agreement has a meaning."""
+        return self.teacher is not None and self.teacher.card.dataset == self.data_set.name
+
+    @property
     def report_epsilons(self) -> tuple[float, ...]:
         """Radii for the final accuracies under attack."""
         if self.spec.report_epsilons:
@@ -151,6 +156,13 @@ def _teacher(spec: TrainSpec, method: Method, data_set: DataSet) -> Model | None
         )
     teacher = load_model(spec.teacher)
     card = teacher.card
+    if method.takes_any_teacher:
+        if tuple(card.image_shape) != tuple(data_set.image_shape):
+            raise ConfigError(
+                f"The teacher '{card.name}' takes {_shape(card.image_shape)} images, but those of "
+                f"{data_set.name} are {_shape(data_set.image_shape)}; choose a teacher of that size."
+            )
+        return teacher
     if (
         tuple(card.image_shape) != tuple(data_set.image_shape)
         or card.num_classes != data_set.num_classes

@@ -23,7 +23,7 @@ from fkd.data.base import Split
 from fkd.distillation._augment import augment
 from fkd.distillation._report import final_metrics
 from fkd.distillation._state import TrainState, has_state, read_state, restore, save_state
-from fkd.distillation.base import Batch, Clock, LossParts
+from fkd.distillation.base import Batch, Clock, LossParts, Setting
 from fkd.distillation.measure import evaluate_accuracy
 from fkd.distillation.spec import Plan, TrainSpec, check_spec
 from fkd.models import (
@@ -165,7 +165,24 @@ class _Run:
         self.teacher: nn.Module | None = None
         if plan.teacher is not None:
             self.teacher = plan.teacher.network.to(self.device)
-        self.optimiser = _optimiser(spec, self.network)
+        self.images = self.train_split.images.to(self.device)
+        self.labels = self.train_split.labels.to(self.device)
+        self.setting = Setting(
+            teacher=self.teacher,
+            student=self.network,
+            images=self.images,
+            labels=self.labels,
+            example_ids=self._subset().to(self.device),
+            num_classes=plan.data_set.num_classes,
+            batch_size=spec.batch_size,
+            seed=spec.seed,
+        )
+        self.extra = plan.method.extra
+        plan.method.set_up(self.setting)
+        self.extra.to(self.device)
+        #: The examples of the current epoch; None for all.
+        self.chosen: Tensor | None = None
+        self.optimiser = _optimiser(spec, [*self.network.parameters(), *self.extra.parameters()])
         self.state = TrainState(
             spec=spec.model_dump(mode="json"),
             teacher_hash=plan.teacher.model_hash if plan.teacher else None,
@@ -176,21 +193,20 @@ class _Run:
     def _continue_or_begin(self) -> None:
         found = read_state(self.partial)
         if found is None:
-            self.plan.method.prepare(self.teacher, self.network, self.spec.seed)
+            self.plan.method.prepare(self.setting)
             # Written before the first step, so that an unusable folder costs no training.
-            save_state(self.partial, self.state, self.network, self.optimiser)
+            self._write()
             return
         state, tensors, values = found
         for what in ("spec", "teacher_hash", "data_fingerprint"):
             if getattr(state, what) != getattr(self.state, what):
                 raise RunError(_other_run(self.partial, what, state.spec, self.state.spec))
         self.state = state
-        restore(tensors, values, self.network, self.optimiser)
+        chosen = restore(tensors, values, self.network, self.optimiser, self.extra)
+        self.chosen = None if chosen is None else chosen.to(self.device)
 
     def train(self) -> None:
         """All remaining steps, then the final measurements."""
-        images = self.train_split.images.to(self.device)
-        labels = self.train_split.labels.to(self.device)
         self.state.seconds -= time.monotonic()
         try:
             while self.state.step < self.total_steps or self.state.sums:
@@ -198,11 +214,11 @@ class _Run:
                 if self.state.sums and self.state.step % self.steps_per_epoch == 0:
                     self._finish_epoch()
                 else:
-                    self._epoch(images, labels)
+                    self._epoch()
             self.network.eval()
             self.metrics = final_metrics(
                 self.network,
-                self.teacher,
+                self.teacher if self.plan.is_same_task else None,
                 self.test_split,
                 epsilons=self.plan.report_epsilons,
                 count=self.spec.report_count,
@@ -218,36 +234,58 @@ class _Run:
         """Write the checkpoint."""
         now = time.monotonic()
         self.state.seconds += now
-        save_state(self.partial, self.state, self.network, self.optimiser)
+        self._write()
         self.state.seconds -= now
 
-    def _order(self, epoch: int) -> Tensor:
-        """This epoch's order of the examples: a function of seed and epoch alone."""
-        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + epoch)
-        subset = torch.arange(self.count)
-        if self.count < len(self.train_split):
-            chooser = torch.Generator().manual_seed(self.spec.seed)
-            subset = torch.randperm(len(self.train_split), generator=chooser)[: self.count]
-        return subset[torch.randperm(self.count, generator=generator)].to(self.device)
+    def _write(self) -> None:
+        save_state(self.partial, self.state, self.network, self.optimiser, self.extra, self.chosen)
 
-    def _epoch(self, images: Tensor, labels: Tensor) -> None:
+    def _subset(self) -> Tensor:
+        """Positions of the examples that the run trains on."""
+        if self.count == len(self.train_split):
+            return torch.arange(self.count)
+        chooser = torch.Generator().manual_seed(self.spec.seed)
+        return torch.randperm(len(self.train_split), generator=chooser)[: self.count]
+
+    def _order(self, epoch: int) -> Tensor:
+        """This epoch's order of the examples: a function of seed, epoch and who takes part alone."""
+        generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.count, generator=generator).to(self.device)
+        ids = self.setting.example_ids[order]
+        return ids if self.chosen is None else ids[self.chosen[ids]]
+
+    def _epoch(self) -> None:
         """The epoch's remaining steps."""
         state, spec = self.state, self.spec
-        epoch = state.step // self.steps_per_epoch
+        images, labels = self.images, self.labels
+        epoch, done = divmod(state.step, self.steps_per_epoch)
+        if done == 0:
+            self.network.eval()
+            self.chosen = self.plan.method.choose_examples(self.setting, epoch)
+            if self.chosen is not None and not self.chosen[self.setting.example_ids].any():
+                raise RunError(
+                    f"The method '{spec.method}' left no example for epoch {epoch + 1}; change its "
+                    "settings."
+                )
         batches = self._order(epoch).split(spec.batch_size)
+        state.batches = len(batches)
         self.network.train()
         sums: dict[str, Tensor] = {
             name: torch.tensor(value, dtype=torch.float64) for name, value in state.sums.items()
         }
         reported = 0.0
         saved = time.monotonic()
-        for ids in batches[state.step % self.steps_per_epoch :]:
+        for ids in batches[done:]:
             rate = learning_rate(spec, state.step / self.total_steps)
             parts = self._step(images[ids], labels[ids], ids, epoch, rate)
-            logged = {**{k: v.detach() for k, v in parts.items()}, **parts.observed}
+            logged = {
+                name: value.detach() if isinstance(value, Tensor) else value
+                for name, value in {**parts, **parts.observed}.items()
+            }
             for name, value in logged.items():
                 sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + float(value)
             state.step += 1
+            state.examples += len(ids)
             now = time.monotonic()
             state.sums = {name: float(value) for name, value in sums.items()}
             if not math.isfinite(state.sums["total"]):
@@ -259,6 +297,8 @@ class _Run:
                 reported = now
                 shown = {name: float(value) for name, value in logged.items()}
                 self._report(epoch, rate, shown)
+        # An epoch of fewer examples ends early, and the schedules go on as after a whole one.
+        state.step = (epoch + 1) * self.steps_per_epoch
 
     def _step(
         self, images: Tensor, labels: Tensor, ids: Tensor, epoch: int, rate: float
@@ -273,7 +313,8 @@ class _Run:
             parts = method.loss(batch, self.teacher, self.network, clock)
         self.optimiser.zero_grad(set_to_none=True)
         parts["total"].backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), spec.gradient_clip)
+        trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(trained, spec.gradient_clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         # A step along a gradient that is not finite would spoil the weights for good.
@@ -301,12 +342,14 @@ class _Run:
         epoch = state.step // self.steps_per_epoch - 1
         rate = learning_rate(self.spec, (state.step - 1) / self.total_steps)
         self.network.eval()
-        means = {name: value / self.steps_per_epoch for name, value in state.sums.items()}
+        self.plan.method.finish_epoch(self.setting)
+        means = {name: value / state.batches for name, value in state.sums.items()}
         entry = {
             "epoch": float(epoch + 1),
             "loss": means.pop("total"),
             **means,
             "learning_rate": rate,
+            "examples": float(state.examples),
             "clean_accuracy": evaluate_accuracy(self.network, self.test_split),
         }
         state.history.append(entry)
@@ -314,7 +357,7 @@ class _Run:
         if not all(bool(torch.isfinite(p).all()) for p in self.network.parameters()):
             raise self._diverged(epoch)
         self.save()
-        shown = {k: v for k, v in entry.items() if k not in ("epoch", "learning_rate")}
+        shown = {k: v for k, v in entry.items() if k not in ("epoch", "learning_rate", "examples")}
         self._report(epoch, rate, shown)
 
     def _diverged(self, epoch: int) -> RunError:
@@ -355,8 +398,7 @@ class _Run:
         )
 
 
-def _optimiser(spec: TrainSpec, network: nn.Module) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
+def _optimiser(spec: TrainSpec, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if spec.optimiser == "sgd":
         return torch.optim.SGD(
             parameters,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         weight_shapes,
     )
     from fkd.models.importing import import_model
+    from fkd.models.latents import LatentNetwork, latent_vectors
     from fkd.models.onnx_models import network_from_onnx
     from fkd.models.pairs import check_pair
     from fkd.models.zoo import damaged_models, find_model, list_models, load_model, read_card
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "ARCHITECTURES": "base",
     "Architecture": "base",
+    "LatentNetwork": "latents",
     "Model": "checkpoint",
     "ModelCard": "card",
     "Network": "base",
@@ -43,6 +45,7 @@ _MODULES = {
     "damaged_models": "zoo",
     "find_model": "zoo",
     "import_model": "importing",
+    "latent_vectors": "latents",
     "list_models": "zoo",
     "load_model": "zoo",
     "network_from_onnx": "onnx_models",
@@ -68,6 +71,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
+    "LatentNetwork",
     "Model",
     "ModelCard",
     "Network",
@@ -81,6 +85,7 @@ __all__ = [
     "damaged_models",
     "find_model",
     "import_model",
+    "latent_vectors",
     "list_models",
     "load_model",
     "network_from_onnx",

@@ -11,6 +11,8 @@ from torch import nn
 
 from fkd.core.errors import Cancelled
 from fkd.distillation import METHODS, Batch, Clock, Method, TrainSpec, train_model, trainer
+from fkd.distillation.base import Setting
+from fkd.distillation.spec import Plan
 from fkd.models import build
 
 #: The end of a run, where every ramp has risen.
@@ -81,6 +83,23 @@ def tiny_spec(method: str = "standard", teacher: Path | None = None, **values: A
             **values,
         }
     )
+
+
+def setting_of(plan: Plan, student: nn.Module) -> Setting:
+    """What the trainer would show the plan's method, which is set up with it."""
+    split = plan.data_set.load("train")
+    setting = Setting(
+        teacher=plan.teacher.network if plan.teacher else None,
+        student=student,
+        images=split.images,
+        labels=split.labels,
+        example_ids=torch.arange(min(len(split), plan.spec.train_count or len(split))),
+        num_classes=plan.data_set.num_classes,
+        batch_size=plan.spec.batch_size,
+        seed=plan.spec.seed,
+    )
+    plan.method.set_up(setting)
+    return setting
 
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from _tiny_training import AT_THE_END, tiny_spec, weights_of
+from _tiny_training import AT_THE_END, setting_of, tiny_spec, weights_of
 from pydantic import Field
 from torch.nn import functional
 
@@ -73,7 +73,7 @@ def test_one_epoch_lowers_the_loss_and_learns_something(name, teacher, tmp_path)
         std=std,
         seed=0,
     )
-    plan.method.prepare(plan.teacher.network if plan.teacher else None, fresh, 0)
+    plan.method.prepare(setting_of(plan, fresh))
     model = train_model(spec, out=tmp_path / "m")
     before, after = fixed_loss(plan, fresh), fixed_loss(plan, model.network)
     assert after < 0.97 * before

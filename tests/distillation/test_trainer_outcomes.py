@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_a_method_that_cannot_handle_a_network_leaves_no_folder(tmp_path, throw_away):
-    def prepare(self, teacher, student, seed):
+    def prepare(self, setting):
         raise UnsupportedModelError("No.")
 
     throw_away("picky", role="teacher", title="t", source="s", prepare=prepare)
