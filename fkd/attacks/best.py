@@ -87,11 +87,26 @@ class Best:
         self, values: Tensor, points: Tensor, examples: Tensor, best: Tensor, best_points: Tensor
     ) -> None:
         values = torch.where(values.isnan(), -torch.inf, values).to(best.dtype)
-        top = best.scatter_reduce(0, examples, values, "amax")
-        rows = ((values == top[examples]) & (values > best[examples])).nonzero()[:, 0]
-        # The first of equal ones, on any device.
-        nobody = torch.full_like(examples[:1], len(values)).expand(len(best))
-        first = nobody.scatter_reduce(0, examples[rows], rows, "amin")
-        won = (first < len(values)).nonzero()[:, 0]
-        best_points[won] = points[first[won]]
-        best.copy_(top)
+        keep_largest(values, points, examples, best, best_points)
+
+
+def keep_largest(
+    values: Tensor, points: Tensor, examples: Tensor, best: Tensor, best_points: Tensor
+) -> None:
+    """Replace, in place, the best of each example where a point has more; the first of equal ones.
+
+    Args:
+        values: (M,), none of them NaN.
+        points: (M, C, H, W).
+        examples: int64 (M,), rows of ``best`` and ``best_points``.
+        best: (N,), like ``values``.
+        best_points: (N, C, H, W).
+    """
+    top = best.scatter_reduce(0, examples, values, "amax")
+    rows = ((values == top[examples]) & (values > best[examples])).nonzero()[:, 0]
+    # Of equal ones the least row, which is the same on any device.
+    nobody = torch.full_like(examples[:1], len(values)).expand(len(best))
+    first = nobody.scatter_reduce(0, examples[rows], rows, "amin")
+    won = (first < len(values)).nonzero()[:, 0]
+    best_points[won] = points[first[won]]
+    best.copy_(top)

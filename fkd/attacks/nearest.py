@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fkd.attacks._steps import random_points, steepest
+from fkd.attacks.best import keep_largest
 from fkd.attacks.objectives import best_other_margin
 from fkd.core.ball import Region
 from fkd.core.precision import double_copy, logits_of
@@ -217,14 +218,9 @@ class _Hunt:
         rows, points = (torch.cat(parts) for parts in zip(*self.reached, strict=True))
         self.reached = []
         drawn, distance = pulled(self.doubles, self.region[rows], self.classes[rows], points)
-        # The nearest of each example, the first of equal ones.
-        best = torch.full_like(self.distance, torch.inf).scatter_reduce(0, rows, distance, "amin")
-        places = ((distance == best[rows]) & (distance < self.distance[rows])).nonzero()[:, 0]
-        nobody = torch.full_like(rows[:1], len(rows)).expand(len(best))
-        first = nobody.scatter_reduce(0, rows[places], places, "amin")
-        won = (first < len(rows)).nonzero()[:, 0]
-        self.point[won] = drawn[first[won]]
-        self.distance = torch.minimum(self.distance, best)
+        nearness = -self.distance
+        keep_largest(-distance, drawn, rows, nearness, self.point)
+        self.distance = -nearness
         self.limit = torch.minimum(self.limit, self.distance)
 
     def _order(self, side: int) -> Tensor:
