@@ -19,7 +19,7 @@ from fkd.core.config import Config
 from fkd.core.errors import ConfigError
 from fkd.core.registry import Registry
 from fkd.core.seeding import uniform_noise
-from fkd.models.card import Role
+from fkd.models.card import ModelCard, Role
 
 METHODS: Registry = Registry("training method", "fkd.distillation")
 
@@ -179,6 +179,26 @@ class Method(ABC):
             weakref.WeakKeyDictionary()
         )
 
+    @property
+    def epsilon(self) -> float | None:
+        """The training radius in pixel units; None for a method without a ball."""
+        return getattr(self.config, "epsilon", None)
+
+    def check_teacher(self, card: ModelCard, *, num_classes: int, is_same_task: bool) -> None:
+        """Refuse a teacher that the settings cannot use; called before a run is begun.
+
+        Only methods that take any teacher have something to refuse here.
+
+        Args:
+            card: the teacher's.
+            num_classes: K of the data set to train on.
+            is_same_task: whether the teacher was trained on that data set.
+
+        Raises:
+            ConfigError: the teacher does not do.
+        """
+        del card, num_classes, is_same_task
+
     def bounded(self, network: nn.Module) -> BoundedNetwork:
         """The network prepared for bounds; read once, since reading costs as much as a step.
 
@@ -303,13 +323,22 @@ def kl_divergence(target_logits: Tensor, logits: Tensor, temperature: float = 1.
     )
 
 
+def need_teacher(teacher: nn.Module | None) -> nn.Module:
+    """The teacher itself.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if teacher is None:
+        raise ConfigError("This method distils a teacher and was given none; name a teacher.")
+    return teacher
+
+
 def teacher_logits(teacher: nn.Module | None, images: Tensor) -> Tensor:
     """The teacher's logits (N, K) without a gradient.
 
     Raises:
         ConfigError: there is no teacher.
     """
-    if teacher is None:
-        raise ConfigError("This method distils a teacher and was given none; name a teacher.")
     with torch.no_grad():
-        return teacher(images)
+        return need_teacher(teacher)(images)

@@ -94,7 +94,7 @@ class Plan:
     @property
     def epsilon(self) -> float | None:
         """The method's training radius, if it has one."""
-        return getattr(self.method.config, "epsilon", None)
+        return self.method.epsilon
 
     @property
     def is_same_task(self) -> bool:
@@ -162,6 +162,11 @@ def _teacher(spec: TrainSpec, method: Method, data_set: DataSet) -> Model | None
                 f"The teacher '{card.name}' takes {_shape(card.image_shape)} images, but those of "
                 f"{data_set.name} are {_shape(data_set.image_shape)}; choose a teacher of that size."
             )
+        method.check_teacher(
+            card,
+            num_classes=data_set.num_classes,
+            is_same_task=card.dataset == data_set.name,
+        )
         return teacher
     if (
         tuple(card.image_shape) != tuple(data_set.image_shape)
