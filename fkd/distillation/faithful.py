@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -25,28 +25,41 @@ from fkd.distillation.base import (
     teacher_logits,
 )
 
+#: Settings that the variants with a fixed relaxation share.
+Temperature = Annotated[
+    float,
+    Field(gt=0.0, le=100.0, description="Softens both networks' outputs in the KD term."),
+]
+Kappa = Annotated[
+    float,
+    Field(ge=0.0, le=1000.0, description="Weight of the certified gap after the ramp."),
+]
+Penalty = Annotated[
+    Literal["gap", "log"],
+    Field(description="Penalise the gap itself, or -log(1 - gap), which does not saturate near 1."),
+]
+GapClass = Annotated[
+    Literal["teacher", "label"],
+    Field(description="Class c: the teacher's prediction, or the true one."),
+]
+Initialisation = Annotated[
+    bool,
+    Field(description="Start from weights that keep interval widths constant over the layers."),
+]
+
 
 class FaithfulConfig(RampConfig):
     """The ball, the bound and its weight."""
 
-    temperature: float = Field(
-        default=2.0, gt=0.0, le=100.0, description="Softens both networks' outputs in the KD term."
-    )
-    kappa: float = Field(
-        default=3.0, ge=0.0, le=1000.0, description="Weight of the certified gap after the ramp."
-    )
+    temperature: Temperature = 2.0
+    kappa: Kappa = 3.0
     relaxation: Relaxation = Field(
         default="crown_ibp",
         description="Student's bounds by intervals (ibp), by linear relaxation over intervals "
         "(crown_ibp), or the latter for both networks with their rows added (joint).",
     )
-    penalty: Literal["gap", "log"] = Field(
-        default="gap",
-        description="Penalise the gap itself, or -log(1 - gap), which does not saturate near 1.",
-    )
-    gap_class: Literal["teacher", "label"] = Field(
-        default="teacher", description="Class c: the teacher's prediction, or the true one."
-    )
+    penalty: Penalty = "gap"
+    gap_class: GapClass = "teacher"
     attack_weight: float = Field(
         default=3.0,
         ge=0.0,
@@ -57,10 +70,17 @@ class FaithfulConfig(RampConfig):
     attack_steps: int = Field(
         default=5, ge=1, le=200, description="Steps of that attack, each of 2.5 epsilon / steps."
     )
-    ibp_initialisation: bool = Field(
-        default=True,
-        description="Start from weights that keep interval widths constant over the layers.",
-    )
+    ibp_initialisation: Initialisation = True
+
+
+class CertifiedGapConfig(RampConfig):
+    """The ball and the weight of the certified gap in it, the relaxation being the method's own."""
+
+    temperature: Temperature = 2.0
+    kappa: Kappa = 3.0
+    penalty: Penalty = "gap"
+    gap_class: GapClass = "teacher"
+    ibp_initialisation: Initialisation = True
 
 
 @METHODS.register("faithful")
@@ -99,6 +119,16 @@ class Faithful(Method):
     Config = FaithfulConfig
     uses_bounds = True
 
+    @property
+    def relaxation(self) -> Relaxation:
+        """How the student's bounds are computed."""
+        return self.config.relaxation
+
+    @property
+    def attack_weight(self) -> float:
+        """Weight of the attacked divergence after the ramp."""
+        return self.config.attack_weight
+
     def prepare(self, setting: Setting) -> None:
         """Check both networks and, if asked, start the student from IBP initialisation."""
         super().prepare(setting)
@@ -109,7 +139,7 @@ class Faithful(Method):
         self, batch: Batch, teacher: nn.Module | None, student: nn.Module, clock: Clock
     ) -> LossParts:
         """Clean divergence and certified gap at the current radius, batch means."""
-        config: FaithfulConfig = self.config
+        config: FaithfulConfig | CertifiedGapConfig = self.config
         target = teacher_logits(teacher, batch.images)
         divergence = kl_divergence(target, student(batch.images), config.temperature)
         terms = {"distillation": (config.temperature**2, divergence)}
@@ -123,10 +153,10 @@ class Faithful(Method):
             values = [side.gap if config.penalty == "gap" else side.log_penalty for side in sides]
             terms["certified_gap"] = (config.kappa * risen, torch.stack(values).mean())
             observed["delta"] = torch.maximum(sides[0].gap, sides[1].gap).detach().mean()
-        if risen * config.attack_weight > 0 and teacher is not None:
+        if risen * self.attack_weight > 0 and teacher is not None:
             attacked = self._attacked(batch, teacher, student, config.epsilon * risen)
             terms["attacked"] = (
-                config.attack_weight * risen,
+                self.attack_weight * risen,
                 kl_divergence(teacher_logits(teacher, attacked), student(attacked)),
             )
         return LossParts.weighted(terms, observed)
@@ -166,7 +196,7 @@ class Faithful(Method):
             epsilon: radius.
         """
         lower, upper = Ball(epsilon=epsilon).limits(images)
-        relaxation = self.config.relaxation
+        relaxation = self.relaxation
 
         def bounds(network: nn.Module, by: Relaxation) -> MarginBounds:
             return margin_bounds(

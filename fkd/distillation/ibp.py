@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fkd.bounds.engine.intervals import margin_rows
@@ -55,6 +55,22 @@ class IBP(Method):
         del risen
         return 0.0
 
+    def _box(self, batch: Batch, student: nn.Module, epsilon: float) -> tuple[Tensor, Tensor]:
+        """Lowest and highest pixels of the sets that are bounded: the balls."""
+        del student
+        return Ball(epsilon=epsilon).limits(batch.images)
+
+    def _worst(
+        self, batch: Batch, student: nn.Module, num_classes: int, epsilon: float, risen: float
+    ) -> Tensor:
+        """CE of the worst logits on the boxes, batch mean."""
+        network = self.bounded(student)
+        lower, upper = self._box(batch, student, epsilon)
+        hidden = network.hidden(lower, upper, batch.images)
+        rows = margin_rows(batch.labels, num_classes, lower)
+        margins = crown_ibp_upper_margins(network, hidden, lower, upper, rows, self._mix(risen))
+        return worst_case_cross_entropy(margins)
+
     def loss(
         self, batch: Batch, teacher: nn.Module | None, student: nn.Module, clock: Clock
     ) -> LossParts:
@@ -67,10 +83,6 @@ class IBP(Method):
         logits = student(batch.images)
         terms = {"clean": (kappa, functional.cross_entropy(logits, batch.labels))}
         if kappa < 1.0:
-            network = self.bounded(student)
-            lower, upper = Ball(epsilon=epsilon).limits(batch.images)
-            hidden = network.hidden(lower, upper, batch.images)
-            rows = margin_rows(batch.labels, logits.shape[1], lower)
-            worst = crown_ibp_upper_margins(network, hidden, lower, upper, rows, self._mix(risen))
-            terms["worst"] = (1.0 - kappa, worst_case_cross_entropy(worst))
+            worst = self._worst(batch, student, logits.shape[1], epsilon, risen)
+            terms["worst"] = (1.0 - kappa, worst)
         return LossParts.weighted(terms, {"epsilon": epsilon})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from fkd.distillation._inner import ascend, divergence_objective, gaussian_start
 from fkd.distillation.base import (
@@ -48,6 +48,12 @@ class RSLAD(Method):
     ) -> LossParts:
         """Divergences at attacked and at clean images, batch means."""
         del clock
+        return LossParts.weighted(self.terms(batch, teacher, student)[1])
+
+    def terms(
+        self, batch: Batch, teacher: nn.Module | None, student: nn.Module
+    ) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+        """The attacked images, and weight and value of each part of the loss there."""
         config: RSLADConfig = self.config
         target = teacher_logits(teacher, batch.images)
         adversarial = ascend(
@@ -59,15 +65,9 @@ class RSLAD(Method):
             steps=config.steps,
             step_size=config.step_length,
         )
-        return LossParts.weighted(
-            {
-                "adversarial": (
-                    1.0 - config.clean_weight,
-                    kl_divergence(target, student(adversarial)),
-                ),
-                "clean": (
-                    config.clean_weight,
-                    kl_divergence(target, student(batch.images)),
-                ),
-            }
-        )
+        attacked = kl_divergence(target, student(adversarial))
+        clean = kl_divergence(target, student(batch.images))
+        return adversarial, {
+            "adversarial": (1.0 - config.clean_weight, attacked),
+            "clean": (config.clean_weight, clean),
+        }
