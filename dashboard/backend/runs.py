@@ -247,7 +247,7 @@ def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
     """What a training reported, by step (column ``done``), and what of it to draw.
 
     Returns:
-        The history; its columns that lie in [0, 1] (accuracies, gaps); those that are the loss and its
+        The history; its columns that lie in [0, 1] (accuracies, gaps, shares); those that are the loss and its
         parts.
     """
     history = runs.run_history(run_id)
@@ -261,7 +261,7 @@ def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
         and pd.api.types.is_numeric_dtype(history[column])
         and history[column].notna().any()
     ]
-    shares = [column for column in numbers if column.endswith(("accuracy", "gap"))]
+    shares = [column for column in numbers if column.endswith(("accuracy", "gap", "share"))]
     return history, shares, [column for column in numbers if column not in shares]
 
 
