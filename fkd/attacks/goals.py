@@ -59,6 +59,11 @@ class ConfidenceGap(RowGoal):
     signs: Tensor
     classes: Tensor
 
+    @classmethod
+    def both_ways(cls, classes: Tensor) -> Self:
+        """Two rows for each of ``classes``, int64 (M,): the teacher above, then the student."""
+        return cls(both_signs(classes), classes.repeat_interleave(2))
+
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor]:
         """See `RowGoal`."""
         odds = [log_odds(part, self.classes) for part in (teacher_logits, student_logits)]
@@ -166,6 +171,11 @@ class Leaving(RowGoal):
     def is_open(self, values: Tensor) -> Tensor:
         """Until it has left."""
         return values <= 0
+
+
+def both_signs(rows: Tensor) -> Tensor:
+    """1 and -1 in turn, two for each of the rows: float32 (2 M,)."""
+    return torch.tensor([1.0, -1.0], device=rows.device).repeat(len(rows))
 
 
 def _set_odds(logits: Tensor, members: Tensor) -> Tensor:

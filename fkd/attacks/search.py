@@ -17,7 +17,7 @@ from torch import Tensor
 from fkd.attacks._hunt import Effort, Hunt, Looked
 from fkd.attacks.base import PairAttack, PairAttackConfig, Task
 from fkd.attacks.best import Best
-from fkd.attacks.goals import ConfidenceGap, Leaving, Parting
+from fkd.attacks.goals import ConfidenceGap, Leaving, Parting, both_signs
 from fkd.attacks.nearest import pulled
 from fkd.attacks.registry import ATTACKS
 from fkd.core.precision import double_copy, logits_of
@@ -123,8 +123,7 @@ class LocalSearch(PairAttack):
         )
         seen = hunt.candidates(task.classes, task.hints)
         if seeks_gap:
-            signs = torch.tensor([1.0, -1.0], device=hunt.device).repeat(len(task.region))
-            goal = ConfidenceGap(signs, task.classes.repeat_interleave(2))
+            goal = ConfidenceGap.both_ways(task.classes)
             hunt.run(goal, seen, stream=_GAP_STREAM, until=0.6 if seeks_disagreement else 1.0)
         if seeks_disagreement:
             _part(hunt, task, best, seen, self._part_effort())
@@ -156,7 +155,6 @@ def _part(hunt: Hunt, task: Task, best: Best, seen: Looked, effort: Effort) -> N
     rows, left = rows[~parts], left[~parts]
     with torch.no_grad():
         beyond = task.teacher(found.point[left]).argmax(1)
-    classes = torch.stack([predicted[left], beyond], 1).repeat_interleave(2, 1).flatten()
-    signs = torch.tensor([1.0, -1.0], device=hunt.device).repeat(2 * len(rows))
-    goal = Parting(signs, classes)
+    classes = torch.stack([predicted[left], beyond], 1).flatten()
+    goal = Parting(both_signs(classes), classes.repeat_interleave(2))
     hunt.run(goal, seen[rows], stream=_BEYOND_STREAM, examples=rows)

@@ -63,8 +63,3 @@ class Measure(ABC):
 def gaps(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """``|p_T(c) - p_S(c)|`` of every class, (N, K)."""
     return (teacher_logits.softmax(1) - student_logits.softmax(1)).abs()
-
-
-def both_signs(rows: Tensor) -> Tensor:
-    """1 and -1 in turn, two for each of the rows."""
-    return torch.tensor([1.0, -1.0], device=rows.device).repeat(len(rows))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fkd.attacks.goals import ConfidenceGap, RowGoal
-from fkd.attacks.measures._base import MEASURES, Measure, both_signs, gaps
+from fkd.attacks.measures._base import MEASURES, Measure, gaps
 
 
 @MEASURES.register("any_class")
@@ -22,7 +22,7 @@ class AnyClassGap(Measure):
     def goal(self, classes: Tensor, count: int) -> RowGoal:
         """See `Measure`."""
         every = torch.arange(count, device=classes.device).repeat(len(classes))
-        return ConfidenceGap(both_signs(every), every.repeat_interleave(2))
+        return ConfidenceGap.both_ways(every)
 
     def value(self, teacher_logits: Tensor, student_logits: Tensor, classes: Tensor) -> Tensor:
         """See `Measure`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fkd.attacks.goals import ConfidenceGap, RowGoal
-from fkd.attacks.measures._base import MEASURES, Measure, both_signs, gaps
+from fkd.attacks.measures._base import MEASURES, Measure, gaps
 
 
 @MEASURES.register("label")
@@ -24,7 +24,7 @@ class LabelGap(Measure):
     def goal(self, classes: Tensor, count: int) -> RowGoal:
         """See `Measure`."""
         del count
-        return ConfidenceGap(both_signs(classes), classes.repeat_interleave(2))
+        return ConfidenceGap.both_ways(classes)
 
     def value(self, teacher_logits: Tensor, student_logits: Tensor, classes: Tensor) -> Tensor:
         """See `Measure`."""
