@@ -247,8 +247,8 @@ def training_history(run_id: str) -> tuple[pd.DataFrame, list[str], list[str]]:
     """What a training reported, by step (column ``done``), and what of it to draw.
 
     Returns:
-        The history; its columns that lie in [0, 1] (accuracies, gaps, shares); those that are the loss and its
-        parts.
+        The history; its columns that lie in [0, 1] (accuracies, gaps, shares); those that are the loss
+        and its parts.
     """
     history = runs.run_history(run_id)
     if history.empty:
