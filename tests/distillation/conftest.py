@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import _numpy_reference as reference
 import pytest
-from _tiny_training import make_spec, tiny_spec
+from _tiny_training import frozen, make_batch, make_mlp, make_spec, tiny_spec
 
 from fkd.distillation import METHODS, Method, train_model, trainer
 
@@ -53,3 +54,11 @@ def throw_away():
     yield add
     for name in names:
         METHODS.unregister(name)
+
+
+@pytest.fixture
+def case():
+    """Teacher, student, batch; both networks and the batch in NumPy."""
+    teacher, student, batch = frozen(make_mlp(1, (9,))), make_mlp(2), make_batch()
+    x = batch.images.flatten(1).numpy()
+    return teacher, student, batch, reference.MLP.of(teacher), reference.MLP.of(student), x
