@@ -63,14 +63,20 @@ class Looked:
     def __getitem__(self, rows: Tensor) -> Looked:
         return Looked(self.points[rows], (self.logits[0][rows], self.logits[1][rows]))
 
+    def and_more(self, more: Looked) -> Looked:
+        """Further points of the same balls beside these."""
+        return Looked(
+            torch.cat([self.points, more.points], 1),
+            tuple(torch.cat(parts, 1) for parts in zip(self.logits, more.logits, strict=True)),
+        )
+
 
 @dataclass(frozen=True)
 class Found:
-    """The best of each example asked: value (M,), point (M, C, H, W) and row of its goal, int64 (M,)."""
+    """The best of each example asked: value (M,) and point (M, C, H, W)."""
 
     value: Tensor
     point: Tensor
-    row: Tensor
 
 
 class Hunt(Climber):
@@ -118,19 +124,11 @@ class Hunt(Climber):
         every = torch.stack(points, 1)
         if hints is not None:
             every = torch.cat([every, hints], 1)
-        first = self._observe(every)
-        second = self._observe(self._where_relaxed_differ(classes, first))
-        return Looked(
-            torch.cat([first.points, second.points], 1),
-            tuple(torch.cat(parts, 1) for parts in zip(first.logits, second.logits, strict=True)),
-        )
+        seen = self.observe(every)
+        return seen.and_more(self.observe(self._where_relaxed_differ(classes, seen)))
 
-    def look_again(self, points: Tensor) -> Looked:
-        """More points (N, P, C, H, W) of all balls, evaluated."""
-        return self._observe(points)
-
-    def _observe(self, points: Tensor) -> Looked:
-        """Evaluate points a few at a time, as many rows as a climb has."""
+    def observe(self, points: Tensor) -> Looked:
+        """Evaluate points (N, P, C, H, W) of all balls a few at a time, as many rows as a climb has."""
         at_once = max(1, 2 * max(self.effort.copies, 2 * self.effort.starts))
         logits = [
             [observe(network, part, ranges) for part in points.split(at_once, 1)]
@@ -214,12 +212,11 @@ class Hunt(Climber):
         value, which = found.view(-1, each).max(1)
         every = torch.arange(len(examples), device=self.device)
         point = reached.unflatten(0, (-1, each))[every, which].clone()
-        row = rows[every, which]
-        best = goal[row]
+        best = goal[rows[every, which]]
         self._shake(best, value, point, examples, effort, stream)
         self._finish(best, value, point, examples)
         self.share = begun + self._goal_share
-        return Found(value, point, row)
+        return Found(value, point)
 
     def _likeliest(self, goal: RowGoal, seen: Looked, starts: int) -> tuple[Tensor, Tensor]:
         """Rows of the goal (M, R) and starts (M, R, C, H, W): the best points of the best goals."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fkd.attacks._hunt import Hunt, Looked
+from fkd.attacks._hunt import Hunt
 from fkd.attacks.base import rows_at_once, within
 from fkd.attacks.measures._base import MEASURES, Measure
 from fkd.attacks.search import SearchConfig
@@ -119,11 +119,7 @@ def _search(hunt: Hunt, measures: list[Measure], labels: Tensor, predicted: Tens
         goal = measure.goal(measure.classes(labels, predicted), count)
         found = hunt.run(goal, seen, stream=number * _STREAMS, until=number / len(measures))
         points.append(found.point)
-        more = hunt.look_again(found.point[:, None])
-        seen = Looked(
-            torch.cat([seen.points, more.points], 1),
-            tuple(torch.cat(parts, 1) for parts in zip(seen.logits, more.logits, strict=True)),
-        )
+        seen = seen.and_more(hunt.observe(found.point[:, None]))
     return torch.stack(points, 1)
 
 
