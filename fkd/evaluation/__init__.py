@@ -1,6 +1,8 @@
 """Pairs measured: data, teacher, student and ball in; tables, summaries and details out."""
 
 from fkd.evaluation._saved_chunks import finished_examples
+from fkd.evaluation._stored_tables import shipped_dir, witness_path
+from fkd.evaluation.claims import Claim, check_claims
 from fkd.evaluation.compare import analyse_and_compare, compare
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, parse_analysis
 from fkd.evaluation.detail import (
@@ -68,8 +70,6 @@ from fkd.evaluation.store import (
     find_analysis,
     list_analyses,
     save_analysis,
-    shipped_dir,
-    witness_path,
 )
 from fkd.evaluation.summary import Summary, certified_curve, histogram, summarise
 from fkd.evaluation.transfer import TRANSFER_COLUMNS, ResolvedTransfer, TransferConfig
@@ -98,6 +98,7 @@ __all__ = [
     "Analysis",
     "AnalysisConfig",
     "AnalysisEntry",
+    "Claim",
     "ExampleDetail",
     "GapPlane",
     "GapSaliency",
@@ -130,6 +131,7 @@ __all__ = [
     "bound_text",
     "certificate_text",
     "certified_curve",
+    "check_claims",
     "check_measurement",
     "check_soundness",
     "compare",
