@@ -20,7 +20,7 @@ run: $(STAMP)
 	$(BIN)/python -m streamlit run dashboard/app.py --server.showEmailPrompt=false $(RUN_ARGS)
 
 test: $(STAMP)
-	$(PYTEST) -n auto --dist loadfile $(TEST_ARGS)
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

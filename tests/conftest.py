@@ -32,3 +32,9 @@ def real_data_dir(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("needs FKD_DATA_DIR with MNIST")
     monkeypatch.setenv("FKD_DATA_DIR", REAL_DATA_DIR)
     return Path(REAL_DATA_DIR)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: begun last, one of them would run on alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -25,22 +25,39 @@ def benchmark_parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", default=default_data_set())
+    add_students(parser)
     parser.add_argument("--count", type=int, default=count)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epsilons", type=float, nargs="+", default=list(epsilons))
     return parser
 
 
-def taught_cards(dataset: str) -> Iterator[tuple[ModelCard, ModelCard]]:
-    """The teacher's card and the student's, of each student that has a teacher."""
+def add_students(parser: argparse.ArgumentParser) -> None:
+    """The option that picks pairs; the answer goes to `taught_cards`."""
+    parser.add_argument("--students", nargs="+", help="only these (a part of the name is enough)")
+
+
+def taught_cards(
+    dataset: str, students: Sequence[str] | None = None
+) -> Iterator[tuple[ModelCard, ModelCard]]:
+    """The teacher's card and the student's, of each student that has a teacher.
+
+    Args:
+        dataset: name of the data set.
+        students: only those in whose name one of these stands; None for all.
+    """
     for card in list_models(dataset=dataset, role="student"):
-        if card.teacher is not None:
+        if card.teacher is not None and (
+            students is None or any(part in card.name for part in students)
+        ):
             yield read_card(card.teacher.name), card
 
 
-def taught_pairs(dataset: str) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Name of each student that has a teacher, the teacher's network and its own."""
-    for teacher, student in taught_cards(dataset):
+def taught_pairs(
+    dataset: str, students: Sequence[str] | None = None
+) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """Name of each student that has a teacher, the teacher's network and its own (`taught_cards`)."""
+    for teacher, student in taught_cards(dataset, students):
         yield student.name, load_model(teacher.name).network, load_model(student.name).network
 
 

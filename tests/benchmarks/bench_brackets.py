@@ -55,7 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     # None: the usual ones, and one more for teachers trained for certificates.
     parser.set_defaults(epsilons=None)
     add = parser.add_argument
-    add("--students", nargs="+", help="only these (a part of the name is enough)")
     add("--levels", nargs="+", default=list(LEVELS), help="certificates, loosest first")
     add("--no-baselines", action="store_true", help="without A and B")
     add("--exact-seconds", type=float, nargs="+", default=[10.0, 60.0], help="an example")
@@ -70,11 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(options: argparse.Namespace) -> list[tuple[ModelCard, ModelCard]]:
-    return [
-        (teacher, student)
-        for teacher, student in taught_cards(options.dataset)
-        if not options.students or any(part in student.name for part in options.students)
-    ]
+    return list(taught_cards(options.dataset, options.students))
 
 
 def _training(teacher: ModelCard) -> str:

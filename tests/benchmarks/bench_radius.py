@@ -30,7 +30,7 @@ from fkd.core.precision import double_copy, logits_of
 from fkd.evaluation import LARGEST_RADIUS, RadiusConfig, ResolvedPair
 from fkd.evaluation._attacked import attack_pair
 from fkd.evaluation.radius import find_agreement_radii
-from tests.benchmarks import default_data_set, taught_cards
+from tests.benchmarks import add_students, default_data_set, taught_cards
 
 #: Halvings when the baseline draws a witness towards its image; what counts as no further.
 _PULLS, _MORE = 12, 1e-4
@@ -171,6 +171,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dataset", default=default_data_set())
+    add_students(parser)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tolerance", type=float, default=1e-3)
@@ -181,7 +182,7 @@ def main() -> int:
     names = " ".join(f"{field.name[:10]:>10}" for field in fields(Line))
     print(f"{'student':26} {'norm':5} {'method':6} {names}")
     every: dict[tuple[str, str], list[Line]] = defaultdict(list)
-    for teacher, student in taught_cards(options.dataset):
+    for teacher, student in taught_cards(options.dataset, options.students):
         for norm in options.norms:
             case = _Case(
                 RadiusConfig.parse(

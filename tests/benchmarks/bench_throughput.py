@@ -37,7 +37,7 @@ from fkd.core.device import choose_device
 from fkd.core.errors import FkdError
 from fkd.data import Split, load_split
 from fkd.models import load_model
-from tests.benchmarks import default_data_set, taught_cards
+from tests.benchmarks import add_students, default_data_set, taught_cards
 
 Network = Callable[[Tensor], Tensor]
 
@@ -253,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dataset", default=default_data_set())
-    add("--students", nargs="+", help="only these (a part of the name is enough)")
+    add_students(parser)
     add("--batches", type=int, nargs="+", default=[64, 512, 1024], help="points at once")
     add("--attacks", nargs="+", choices=ATTACKS.available(), default=["pgd", "search"])
     add("--device", default="auto", help="cpu, cuda or auto: both where there are both")
@@ -266,11 +266,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _students(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Names of teachers and students: those asked for, or the pair with the most parameters."""
-    cards = list(taught_cards(options.dataset))
-    if options.students:
-        asked = [pair for pair in cards if any(part in pair[1].name for part in options.students)]
-    else:
-        asked = [max(cards, key=lambda pair: pair[0].parameters + pair[1].parameters)]
+    asked = list(taught_cards(options.dataset, options.students))
+    if not options.students:
+        asked = [max(asked, key=lambda pair: pair[0].parameters + pair[1].parameters)]
     return [(teacher.name, student.name) for teacher, student in asked]
 
 

@@ -58,7 +58,7 @@ def main() -> int:
         f"{'student':34} {'eps':>5} {'level':6} {'n':>4} {'seen':>7} {'certified':>9} {'agree':>6} "
         f"{'disagree':>8} {'violations':>10} {'max excess':>11} {'s':>6}"
     )
-    for name, teacher, student in taught_pairs(options.dataset):
+    for name, teacher, student in taught_pairs(options.dataset, options.students):
         for epsilon in options.epsilons:
             region = Ball(epsilon=epsilon, norm=options.norm).region(
                 images, torch.arange(len(images))

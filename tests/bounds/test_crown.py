@@ -15,6 +15,8 @@ from fkd.core.lirpa_compat import load_auto_lirpa
 from fkd.core.precision import double_copy
 from tests.support.networks import PAIRS, make_images, make_linear, make_network, make_pair
 
+pytestmark = pytest.mark.slow
+
 
 def _certify(teacher, student, region, classes, name="crown"):
     # Of levels that split: a wrong bound shows after the first domains.

@@ -19,6 +19,8 @@ from tests.support.tiny_pairs import (
     verdicts,
 )
 
+pytestmark = pytest.mark.slow
+
 #: What float64 rounding and the solver's tolerance may contribute.
 _ROUNDING = 1e-9
 

@@ -21,6 +21,8 @@ from fkd.core.ball import Ball
 from fkd.core.precision import double_copy
 from tests.support.networks import make_images
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 3
 
 

@@ -30,6 +30,8 @@ from tests.support.tiny_pairs import (
 )
 from tests.support.zonogon import gap_on_polygon, zonogon
 
+pytestmark = pytest.mark.slow
+
 every_certificate = pytest.mark.parametrize("name", CERTIFICATES_UNDER_TEST)
 
 #: How far two runs that are the same in exact arithmetic may be apart: a search by gradients takes

@@ -1,12 +1,11 @@
-"""Every shipped digits pair: 500 examples, every radius of the grid, no contradiction."""
+"""The shipped digits pairs: who is there, and no contradiction over the radii of the grid."""
 
 import pytest
 
-from fkd.models import list_models, read_card
-from tests.support.soundness import check_shipped_pair
+from fkd.models import list_models
+from tests.support.soundness import check_shipped_pair, sampled_students
 
-EPSILONS = (0.02, 0.05, 0.1, 0.2)
-STUDENTS = [card.name for card in list_models(dataset="digits", role="student") if card.teacher]
+pytestmark = pytest.mark.slow
 
 
 def test_both_teachers_and_every_method_are_shipped():
@@ -22,7 +21,6 @@ def test_both_teachers_and_every_method_are_shipped():
         assert {"kd", "rslad", "faithful"} <= methods
 
 
-@pytest.mark.parametrize("epsilon", EPSILONS)
-@pytest.mark.parametrize("student", STUDENTS)
-def test_no_witness_exceeds_its_certificate(student, epsilon):
-    check_shipped_pair("digits", read_card(student).teacher.name, student, [epsilon])
+@pytest.mark.parametrize("student", sampled_students("digits"))
+def test_no_witness_exceeds_its_certificate(student):
+    check_shipped_pair("digits", student, 240)

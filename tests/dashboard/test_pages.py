@@ -16,6 +16,8 @@ from fkd.models import load_model
 from tests.dashboard.conftest import COUNT, EPSILON, PAGES, address_of, shipped_students
 from tests.support.pairs import save_digits_model
 
+pytestmark = pytest.mark.slow
+
 STUDENTS = shipped_students()
 TITLES = {view.name: view.title for view in all_views()}
 NEEDS_ANALYSIS = [view.name for view in all_views() if "analysis" in view.needs]
