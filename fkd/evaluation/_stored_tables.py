@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import datetime
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
 
 from fkd.core.errors import StoreError
-from fkd.core.paths import results_dir
+from fkd.core.paths import pretrained_dir, results_dir
 from fkd.core.versions import package_versions
 from fkd.evaluation.config import AttackedConfig
-from fkd.evaluation.store import shipped_dir
-from fkd.records import SCHEMA_VERSION, StoredTable, read_table
+from fkd.evaluation.robustness import RobustnessConfig
+from fkd.records import (
+    SCHEMA_VERSION,
+    Column,
+    StoredTable,
+    read_table,
+    read_tensors,
+    write_table,
+    write_tensors,
+)
+
+_WITNESS_SUFFIX = ".witnesses.safetensors"
+
+
+class Witnessed(Protocol):
+    """A table with the points that it tells of, kept in a file of their own: they are images."""
+
+    key: str
+    table: pd.DataFrame
+    metadata: dict[str, Any]
+    witnesses: dict[str, np.ndarray]
+
+
+def shipped_dir() -> Path:
+    """Where the shipped models' tables lie."""
+    return pretrained_dir() / "analyses"
+
+
+def witness_path(table_path: Path) -> Path:
+    """The witnesses' file beside a table's."""
+    return table_path.with_suffix(_WITNESS_SUFFIX)
 
 
 def find_table(folder: str, key: str) -> StoredTable | None:
@@ -19,6 +52,22 @@ def find_table(folder: str, key: str) -> StoredTable | None:
 
     A damaged table is as good as none: it is computed again and replaced.
     """
+    found = _find(folder, key)
+    return None if found is None else found[1]
+
+
+def find_with_witnesses(
+    folder: str, key: str
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, np.ndarray]] | None:
+    """`find_table`: table, metadata and the witnesses beside it, none of them where none are stored."""
+    found = _find(folder, key)
+    if found is None:
+        return None
+    path, stored = found
+    return stored.table, stored.metadata, read_tensors(witness_path(path)) or {}
+
+
+def _find(folder: str, key: str) -> tuple[Path, StoredTable] | None:
     for place in (results_dir(), shipped_dir()):
         path = place / folder / f"{key}.parquet"
         if not path.is_file():
@@ -28,11 +77,33 @@ def find_table(folder: str, key: str) -> StoredTable | None:
         except StoreError:
             continue
         if stored.metadata.get("key") == key:
-            return stored
+            return path, stored
     return None
 
 
-def provenance(key: str, config: AttackedConfig, started: float) -> dict[str, Any]:
+def write_with_witnesses(path: Path, stored: Witnessed, columns: tuple[Column, ...]) -> None:
+    """Write a table and its witnesses beside it; where it has none, those of the one it replaces go.
+
+    Args:
+        path: the ``.parquet`` file.
+        stored: the table.
+        columns: its schema.
+
+    Raises:
+        StoreError: a file cannot be written; what was there is untouched.
+    """
+    path = Path(path)
+    # The table comes last: where it is, its witnesses are.
+    if stored.witnesses:
+        write_tensors(witness_path(path), stored.witnesses, {"key": stored.key})
+    else:
+        witness_path(path).unlink(missing_ok=True)
+    write_table(path, stored.table, stored.metadata, columns)
+
+
+def provenance(
+    key: str, config: AttackedConfig | RobustnessConfig, started: float
+) -> dict[str, Any]:
     """What every stored table says of itself; ``started`` is the `time.perf_counter` at its beginning."""
     return {
         "key": key,

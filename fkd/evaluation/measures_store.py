@@ -14,11 +14,10 @@ from fkd.core.device import choose_device
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
-from fkd.evaluation._stored_tables import find_table, provenance
+from fkd.evaluation._stored_tables import find_with_witnesses, provenance, write_with_witnesses
 from fkd.evaluation.config import ResolvedPair
 from fkd.evaluation.measures import MEASURES_COLUMNS, MeasuresConfig, find_differences
-from fkd.evaluation.store import witness_path
-from fkd.records import conform, ensure_writable, read_tensors, write_table, write_tensors
+from fkd.records import conform, ensure_writable
 
 #: Raised whenever the searches of measures, or what is done with their points, give others.
 _PROCEDURE_VERSION = 1
@@ -50,13 +49,7 @@ class Measured:
         Raises:
             StoreError: a file cannot be written; what was there is untouched.
         """
-        path = Path(path)
-        # The table comes last: where it is, its witnesses are.
-        if self.witnesses:
-            write_tensors(witness_path(path), self.witnesses, {"key": self.key})
-        else:
-            witness_path(path).unlink(missing_ok=True)
-        write_table(path, self.table, self.metadata, MEASURES_COLUMNS)
+        write_with_witnesses(path, self, MEASURES_COLUMNS)
 
     def witness(self, measure: str, index: int) -> np.ndarray | None:
         """Where an example's value was found, (C, H, W) in [0, 1]; None where no points are stored."""
@@ -91,11 +84,8 @@ def find_measures(config: MeasuresConfig) -> Measured | None:
         DataError: a data set without a known fingerprint is absent.
     """
     key = measures_key(config)
-    stored = find_table(_FOLDER, key)
-    if stored is None:
-        return None
-    witnesses = read_tensors(witness_path(results_dir() / _FOLDER / f"{key}.parquet")) or {}
-    return Measured(key, config, stored.table, stored.metadata, witnesses)
+    stored = find_with_witnesses(_FOLDER, key)
+    return None if stored is None else Measured(key, config, *stored)
 
 
 def measure_pair(

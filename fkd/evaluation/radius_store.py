@@ -13,11 +13,10 @@ import pandas as pd
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
-from fkd.evaluation._stored_tables import find_table, provenance
+from fkd.evaluation._stored_tables import find_with_witnesses, provenance, write_with_witnesses
 from fkd.evaluation.config import ResolvedPair
 from fkd.evaluation.radius import RADIUS_COLUMNS, RadiusConfig, find_agreement_radii
-from fkd.evaluation.store import witness_path
-from fkd.records import conform, ensure_writable, read_tensors, write_table, write_tensors
+from fkd.records import conform, ensure_writable
 
 #: Raised whenever the search itself, rather than the attacks and certificates it asks, gives others.
 _SEARCH_VERSION = 4
@@ -49,13 +48,7 @@ class Radii:
         Raises:
             StoreError: the file cannot be written; what was there is untouched.
         """
-        path = Path(path)
-        # The table comes last: where it is, its witnesses are.
-        if self.witnesses:
-            write_tensors(witness_path(path), self.witnesses, {"key": self.key})
-        else:
-            witness_path(path).unlink(missing_ok=True)
-        write_table(path, self.table, self.metadata, RADIUS_COLUMNS)
+        write_with_witnesses(path, self, RADIUS_COLUMNS)
 
     def nearest_witness(self, row: int) -> np.ndarray | None:
         """The nearest disagreement of a row of the table, (C, H, W) in [0, 1]; the image itself where
@@ -95,11 +88,8 @@ def find_radii(config: RadiusConfig) -> Radii | None:
         DataError: a data set without a known fingerprint is absent.
     """
     key = radius_key(ResolvedPair(config))
-    stored = find_table(_FOLDER, key)
-    if stored is None:
-        return None
-    witnesses = read_tensors(witness_path(results_dir() / _FOLDER / f"{key}.parquet")) or {}
-    return Radii(key, config, stored.table, stored.metadata, witnesses)
+    stored = find_with_witnesses(_FOLDER, key)
+    return None if stored is None else Radii(key, config, *stored)
 
 
 def search_radii(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import shlex
 import time
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from fkd.core.device import choose_device
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback
-from fkd.core.versions import package_versions
-from fkd.evaluation._stored_tables import find_table
+from fkd.evaluation._stored_tables import find_table, provenance
 from fkd.evaluation.robustness import (
     ROBUSTNESS_COLUMNS,
     ResolvedModel,
@@ -132,18 +130,14 @@ def measure_robustness(
     key = robustness_key(resolved)
     started = time.perf_counter()
     table, seconds = attack_model(config, device=device, progress=progress)
+    origin = provenance(key, config, started)
     metadata = {
-        "key": key,
-        "schema": SCHEMA_VERSION,
-        "config": config.model_dump(mode="json"),
+        **origin,
+        "versions": {**origin["versions"], "adv_lib": library_version()},
         "model_hash": resolved.card.model_hash,
         "data_hash": resolved.data_set.fingerprint(config.split),
-        "seed": config.seed,
         "left_out": list(left_out(resolved.data_set.num_classes).values()),
-        "versions": {**package_versions(), "adv_lib": library_version()},
         "device": str(choose_device(device)),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 3),
         **seconds,
     }
     # As it will be read back, so that a first answer and a stored one do not differ.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,13 @@ import numpy as np
 import pandas as pd
 
 from fkd.core.errors import FkdError, StoreError
-from fkd.core.paths import pretrained_dir, results_dir
+from fkd.core.paths import results_dir
+from fkd.evaluation._stored_tables import find_with_witnesses, shipped_dir, write_with_witnesses
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair
-from fkd.records import (
-    list_tables,
-    read_metadata,
-    read_table,
-    read_tensors,
-    write_table,
-    write_tensors,
-)
+from fkd.records import ANALYSIS_COLUMNS, list_tables, read_metadata
 
-_WITNESS_SUFFIX = ".witnesses.safetensors"
-
-
-def shipped_dir() -> Path:
-    """Where the shipped models' tables lie."""
-    return pretrained_dir() / "analyses"
+#: Analyses lie in no folder of their own.
+_FOLDER = ""
 
 
 @dataclass(frozen=True)
@@ -62,13 +51,7 @@ class Analysis:
             raise StoreError(
                 f"The table is written as Parquet; name the file .parquet, not '{path.name}'."
             )
-        # The table comes last: where it is, its witnesses are.
-        if self.witnesses:
-            write_tensors(witness_path(path), self.witnesses, {"key": self.key})
-        else:
-            # Another table's, which this one replaces.
-            witness_path(path).unlink(missing_ok=True)
-        write_table(path, self.table, self.metadata)
+        write_with_witnesses(path, self, ANALYSIS_COLUMNS)
 
     def gap_witness(self, row: int) -> np.ndarray | None:
         """Stored witness of a row's gap, (C, H, W); None where none is stored."""
@@ -94,11 +77,6 @@ class AnalysisEntry:
     is_shipped: bool
 
 
-def witness_path(table_path: Path) -> Path:
-    """The witnesses' file beside a table's."""
-    return table_path.with_suffix(_WITNESS_SUFFIX)
-
-
 def save_analysis(analysis: Analysis) -> None:
     """Store an analysis under its key.
 
@@ -108,33 +86,11 @@ def save_analysis(analysis: Analysis) -> None:
     analysis.write(results_dir() / f"{analysis.key}.parquet")
 
 
-def _candidates(key: str) -> Iterator[Path]:
-    for folder in (results_dir(), shipped_dir()):
-        path = folder / f"{key}.parquet"
-        if path.is_file():
-            yield path
-
-
 def find_resolved(pair: ResolvedPair) -> Analysis | None:
     """The stored analysis of a resolved pair; None where there is none or it is damaged."""
     key = pair.key()
-    for path in _candidates(key):
-        analysis = _read(path, key, pair.config)
-        if analysis is not None:
-            return analysis
-    return None
-
-
-def _read(path: Path, key: str, config: AnalysisConfig) -> Analysis | None:
-    try:
-        stored = read_table(path)
-    except StoreError:
-        # A damaged table is as good as none: the analysis is made again and replaces it.
-        return None
-    if stored.metadata.get("key") != key:
-        return None
-    witnesses = read_tensors(witness_path(path)) or {}
-    return Analysis(key, config, stored.table, stored.metadata, witnesses)
+    stored = find_with_witnesses(_FOLDER, key)
+    return None if stored is None else Analysis(key, pair.config, *stored)
 
 
 def find_analysis(config: AnalysisConfig) -> Analysis | None:
