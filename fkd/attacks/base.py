@@ -77,6 +77,7 @@ class Task:
     Attributes:
         teacher: images (N, C, H, W) to logits (N, K), in eval mode.
         student: the same.
+        doubles: both in float64, see `fkd.core.precision.double_copy`.
         region: N balls.
         classes: int64 (N,), the class whose confidences are compared.
         clean: both networks' logits at the images, (N, K) each.
@@ -88,6 +89,7 @@ class Task:
 
     teacher: nn.Module
     student: nn.Module
+    doubles: tuple[nn.Module, nn.Module]
     region: Region
     classes: Tensor
     clean: tuple[Tensor, Tensor]
@@ -156,6 +158,7 @@ class PairAttack(ABC):
             Witnesses and what the networks say there; an example's result does not depend on which
             others are in the batch (up to floating-point summation order).
         """
+        doubles = double_copy(teacher), double_copy(student)
         per_chunk = max(1, rows_at_once(self.config.rows, region) // self.rows_per_example)
         gap_points, margin_points, gradients = [], [], 0.0
         for rows, part in region.chunks(per_chunk):
@@ -168,6 +171,7 @@ class PairAttack(ABC):
             task = Task(
                 teacher,
                 student,
+                doubles,
                 part,
                 classes[rows],
                 clean,
@@ -180,8 +184,7 @@ class PairAttack(ABC):
             margin_points.append(best.margin_point)
         report(progress, "attack", len(region), len(region))
         return _measure(
-            teacher,
-            student,
+            doubles,
             region,
             classes,
             torch.cat(gap_points),
@@ -220,8 +223,7 @@ def _inside(hints: Tensor | None, rows: slice, region: Region) -> Tensor | None:
 
 
 def _measure(
-    teacher: nn.Module,
-    student: nn.Module,
+    doubles: tuple[nn.Module, nn.Module],
     region: Region,
     classes: Tensor,
     gap_points: Tensor,
@@ -230,13 +232,9 @@ def _measure(
     gradient_evaluations: float,
 ) -> PairAttackResult:
     """Re-evaluate the winners in float64; the clean image wins where float32 was misled."""
-    exact_teacher, exact_student = double_copy(teacher), double_copy(student)
 
-    def confidences(points: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            confidence(logits_of(exact_teacher, points), classes),
-            confidence(logits_of(exact_student, points), classes),
-        )
+    def confidences(points: Tensor) -> list[Tensor]:
+        return [confidence(logits_of(network, points), classes) for network in doubles]
 
     clean, found = confidences(region.images), confidences(gap_points)
     gaps = [(part[0] - part[1]).abs() for part in (clean, found)]
@@ -245,11 +243,8 @@ def _measure(
     student_conf = torch.where(use_found, found[1], clean[1])
     gap_witness = torch.where(use_found[:, None, None, None], gap_points, region.images)
 
-    def predictions(points: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            logits_of(exact_teacher, points).argmax(1),
-            logits_of(exact_student, points).argmax(1),
-        )
+    def predictions(points: Tensor) -> list[Tensor]:
+        return [logits_of(network, points).argmax(1) for network in doubles]
 
     teacher_pred, student_pred = predictions(margin_points)
     moved = (margin_points != region.images).flatten(1).any(1)

@@ -20,7 +20,7 @@ from fkd.attacks.best import Best
 from fkd.attacks.goals import ConfidenceGap, Leaving, Parting, both_signs
 from fkd.attacks.nearest import pulled
 from fkd.attacks.registry import ATTACKS
-from fkd.core.precision import double_copy, logits_of
+from fkd.core.precision import logits_of
 
 #: Streams of random numbers.
 _GAP_STREAM, _PART_STREAM, _BEYOND_STREAM = 10_000, 30_000, 50_000
@@ -132,8 +132,7 @@ class LocalSearch(PairAttack):
 
 def _part(hunt: Hunt, task: Task, best: Best, seen: Looked, effort: Effort) -> None:
     """A disagreement of the examples that have shown none in float64."""
-    doubles = double_copy(task.teacher), double_copy(task.student)
-    best.forget_margins(lambda points: [logits_of(each, points).argmax(1) for each in doubles])
+    best.forget_margins(lambda points: [logits_of(each, points).argmax(1) for each in task.doubles])
     wanted = (best.margin == -torch.inf).nonzero()[:, 0]
     if not len(wanted):
         return
@@ -146,7 +145,7 @@ def _part(hunt: Hunt, task: Task, best: Best, seen: Looked, effort: Effort) -> N
     if not len(left):
         return
     rows = wanted[left]
-    points, distance = pulled(doubles, task.region[rows], predicted[left], found.point[left])
+    points, distance = pulled(task.doubles, task.region[rows], predicted[left], found.point[left])
     parts = distance.isfinite()
     best.take_margin(points[parts], rows[parts])
     if bool(parts.all()):
