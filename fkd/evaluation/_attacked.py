@@ -17,7 +17,6 @@ def attack_pair(
     classes: Tensor,
     *,
     seed: int,
-    hints: Tensor | None = None,
     progress: ProgressCallback | None = None,
 ) -> PairAttackResult:
     """Run an attack.
@@ -28,10 +27,8 @@ def attack_pair(
         region: N balls.
         classes: int64 (N,), the class whose confidences are compared.
         seed: of everything random.
-        hints: points (N, P, C, H, W) to start from, in place of a certificate's corners.
         progress: told how far it is; answering True cancels.
     """
     attack = make_attack(config)
-    if hints is None and attack.wants_corners:
-        hints = worst_corners(*networks, region, classes)
+    hints = worst_corners(*networks, region, classes) if attack.wants_corners else None
     return attack.run(*networks, region, classes, seed=seed, hints=hints, progress=progress)
