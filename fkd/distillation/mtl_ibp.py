@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
@@ -70,8 +70,22 @@ class MTLIBP(IBP):
         if epsilon == 0.0:
             clean = functional.cross_entropy(student(batch.images), batch.labels)
             return LossParts.weighted({"clean": (1.0, clean)}, {"epsilon": epsilon})
+        images = batch.images if config.alpha == 1.0 else self._attacked(batch, student, epsilon)
+        logits = student(images)
+        terms = {}
+        if config.alpha < 1.0:
+            attacked = functional.cross_entropy(logits, batch.labels)
+            terms["adversarial"] = (1.0 - config.alpha, attacked)
+        if config.alpha > 0.0:
+            worst = self._worst(batch, student, logits.shape[1], epsilon, risen)
+            terms["worst"] = (config.alpha, worst)
+        return LossParts.weighted(terms, {"epsilon": epsilon})
+
+    def _attacked(self, batch: Batch, student: nn.Module, epsilon: float) -> Tensor:
+        """Points of the attack's balls with a high CE."""
+        config: MTLIBPConfig = self.config
         reach = min(1.0, epsilon * config.attack_share)
-        adversarial = ascend(
+        return ascend(
             student,
             batch.images,
             uniform_start(batch, reach),
@@ -80,10 +94,3 @@ class MTLIBP(IBP):
             steps=config.attack_steps,
             step_size=2.5 * reach / config.attack_steps,
         )
-        logits = student(adversarial)
-        attacked = functional.cross_entropy(logits, batch.labels)
-        terms = {"adversarial": (1.0 - config.alpha, attacked)}
-        if config.alpha > 0:
-            worst = self._worst(batch, student, logits.shape[1], epsilon, risen)
-            terms["worst"] = (config.alpha, worst)
-        return LossParts.weighted(terms, {"epsilon": epsilon})

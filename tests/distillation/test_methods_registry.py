@@ -100,8 +100,9 @@ def test_methods_are_documented(name):
 def test_teachers_and_students_of_the_literature_are_there():
     teachers = {name for name in METHODS if role_of(name) == "teacher"}
     students = {name for name in METHODS if role_of(name) == "student"}
-    assert teachers >= {"standard", "pgd_at", "trades", "ibp", "crown_ibp"}
-    assert students >= {"kd", "rslad", "faithful"}
+    assert teachers >= {"standard", "pgd_at", "trades", "ibp", "crown_ibp", "sabr", "mtl_ibp"}
+    assert students >= {"kd", "ard", "rslad", "iad", "akd", "adaad", "igdm"}
+    assert students >= {"faithful", "faithful_ibp", "faithful_crown_ibp"}
 
 
 class ThrowAwayConfig(Config):
