@@ -1,0 +1,129 @@
+"""How often the student is right: at the image, under attack, and proved."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from fkd.bounds import certificate_config, make_certificate
+from fkd.core.errors import UnsupportedModelError
+from fkd.core.progress import ProgressCallback
+from fkd.evaluation.robustness_summary import Share, robustness_summary
+from fkd.evaluation.scored_pair import ScoredPair
+from fkd.evaluation.scores._base import (
+    SCORES,
+    WILSON,
+    Figure,
+    GroupScores,
+    Score,
+    ScoreGroup,
+    missing,
+    share,
+)
+
+
+def _share_of(share: Share, count: int) -> Score:
+    return Score(share.value, share.low, share.high, count)
+
+
+@SCORES.register("accuracy")
+class Accuracy(ScoreGroup):
+    """How often the student predicts the label: at the image, under attack, and proved."""
+
+    title = "Accuracy"
+    order = 10
+    needs_ball: ClassVar[bool] = True
+    figures = (
+        Figure(
+            "clean_accuracy",
+            "accuracy, clean",
+            "share",
+            "higher",
+            "Share of the split that the student classifies as labelled.",
+            WILSON,
+        ),
+        Figure(
+            "teacher_accuracy",
+            "teacher's accuracy, clean",
+            "share",
+            "neither",
+            "Share of the split that the teacher classifies as labelled.",
+            WILSON,
+        ),
+        Figure(
+            "pgd_accuracy",
+            "accuracy under PGD",
+            "share",
+            "higher",
+            "Share that is right at the image and wherever PGD (50 steps, 10 restarts) looked in the "
+            "ball: an upper end of the true robust accuracy.",
+            WILSON,
+        ),
+        Figure(
+            "autoattack_accuracy",
+            "accuracy under AutoAttack",
+            "share",
+            "higher",
+            "Share that is right at the image and wherever AutoAttack's standard ensemble (2003.01690) "
+            "looked in the ball: an upper end of the true robust accuracy.",
+            WILSON,
+        ),
+        Figure(
+            "robust_accuracy",
+            "accuracy under both attacks",
+            "share",
+            "higher",
+            "Share that neither PGD nor AutoAttack found wrong: the worst case of the two.",
+            WILSON,
+        ),
+        Figure(
+            "certified_accuracy",
+            "certified accuracy",
+            "share",
+            "higher",
+            "Share that is right at the image and proved to keep its class on the whole ball, by the "
+            "analysis's certificate or by level fast on the student alone: a lower end.",
+            WILSON,
+        ),
+    )
+
+    def measure(self, pair: ScoredPair, progress: ProgressCallback | None) -> GroupScores:
+        """See `ScoreGroup.measure`."""
+        right = [logits.argmax(1) == pair.labels for logits in pair.clean]
+        teacher, student = (share(int(part.sum()), len(part)) for part in right)
+        summary = robustness_summary(pair.robustness(progress).table)
+        return GroupScores(
+            {
+                "clean_accuracy": student,
+                "teacher_accuracy": teacher,
+                "pgd_accuracy": _share_of(summary.pgd, summary.count),
+                "autoattack_accuracy": _share_of(summary.autoattack, summary.count),
+                "robust_accuracy": _share_of(summary.robust, summary.count),
+                "certified_accuracy": _certified(pair, progress),
+            }
+        )
+
+
+def _certified(pair: ScoredPair, progress: ProgressCallback | None) -> Score:
+    """Examples with a proof of either kind: each is sound by itself, so their union is."""
+    table = pair.analysis(progress).table
+    right = (table.student_pred == table.label).to_numpy()
+    proved = table.student_robust_certified.to_numpy(dtype=bool, copy=True)
+    # An analysis does not try where the two predictions differ, and stops where agreement is settled.
+    rest = np.flatnonzero(right & ~proved)
+    if len(rest):
+        ids = torch.from_numpy(rest)
+        images, labels = pair.load_split().take(ids)
+        student = pair.models[1].network
+        region = pair.config.ball.region(images.to(pair.device), ids.to(pair.device))
+        certificate = make_certificate(certificate_config({"name": "fast"}))
+        try:
+            alone = certificate.bound(
+                student, student, region, labels.to(pair.device), progress=progress
+            )
+        except UnsupportedModelError as error:
+            return missing(str(error))
+        proved[rest] = alone.student_robust.cpu().numpy()
+    return share(int((right & proved).sum()), len(table))

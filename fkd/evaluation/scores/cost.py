@@ -1,0 +1,170 @@
+"""What the student costs: to keep, to ask, and to train."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fkd.core.progress import ProgressCallback, report
+from fkd.evaluation.scored_pair import ScoredPair
+from fkd.evaluation.scores._base import (
+    SCORES,
+    Figure,
+    GroupScores,
+    Score,
+    ScoreGroup,
+    missing,
+)
+from fkd.models import ModelCard
+
+_QUARTILES = "quartiles of repeats"
+#: Batch sizes with how often each is timed.
+_BATCHES = {1: 100, 256: 15}
+
+
+def flops(network: nn.Module, images: Tensor) -> int:
+    """Floating point operations of one forward pass, a multiplication and an addition counting as two.
+
+    Matrix products and convolutions are counted, by torch's own counter; activations are not.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(images)
+    return int(counter.get_total_flops())
+
+
+def latency(network: nn.Module, images: Tensor, repeats: int) -> np.ndarray:
+    """Seconds of each of ``repeats`` forward passes of the whole batch, after some to warm up.
+
+    One thread, so that it is comparable; the number of threads is restored.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = np.zeros(repeats)
+        with torch.inference_mode():
+            for _ in range(3 + repeats // 10):
+                network(images)
+            for repeat in range(repeats):
+                started = time.perf_counter()
+                network(images)
+                seconds[repeat] = time.perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+    return seconds
+
+
+def _examples_seen(card: ModelCard, available: int) -> Score:
+    """Examples that training went through, repetitions counted."""
+    if not card.history:
+        return missing("The model's card has no history: it was copied or imported, or is older.")
+    if "examples" in card.history[-1]:
+        return Score(float(card.history[-1]["examples"]))
+    an_epoch = card.training_config.get("train_count") or available
+    return Score(
+        float(len(card.history) * an_epoch),
+        reason="Epochs times train examples: the card is older than the count of examples.",
+    )
+
+
+@SCORES.register("cost")
+class Cost(ScoreGroup):
+    """Size, operations, latency and training of the student."""
+
+    title = "Cost"
+    order = 90
+    figures = (
+        Figure("parameters", "parameters", "number", "lower", "Numbers in the student's weights."),
+        Figure(
+            "flops",
+            "operations an image",
+            "FLOPs",
+            "lower",
+            "Floating point operations of matrix products and convolutions for one image, a "
+            "multiplication and an addition counting as two.",
+        ),
+        Figure(
+            "latency_1",
+            "latency alone",
+            "ms",
+            "lower",
+            "Milliseconds for one image by itself, median of repeats on one thread of the CPU that the "
+            "metadata names; no other machine will give the same.",
+            _QUARTILES,
+        ),
+        Figure(
+            "latency_256",
+            "latency in a batch",
+            "ms",
+            "lower",
+            "Milliseconds an image in batches of 256, measured likewise.",
+            _QUARTILES,
+        ),
+        Figure(
+            "training_seconds",
+            "training time",
+            "s",
+            "lower",
+            "Seconds that training took, as the model's card has it, on the machine that did it.",
+        ),
+        Figure(
+            "training_examples",
+            "examples trained on",
+            "examples",
+            "lower",
+            "Examples that training went through, repetitions counted.",
+        ),
+        Figure("size", "file size", "bytes", "lower", "Size of the student's weights file."),
+    )
+
+    def inputs(self, pair: ScoredPair) -> dict[str, Any]:
+        """See `ScoreGroup.inputs`: what the card says of the training, which no hash of weights holds."""
+        card = pair.resolved.student_card
+        return {
+            "seconds": card.seconds,
+            "epochs": len(card.history),
+            "examples": card.history[-1].get("examples") if card.history else None,
+            "train_count": card.training_config.get("train_count"),
+            "train": pair.data_set.fingerprint("train"),
+        }
+
+    def measure(self, pair: ScoredPair, progress: ProgressCallback | None) -> GroupScores:
+        """See `ScoreGroup.measure`."""
+        model, card = pair.models[1], pair.resolved.student_card
+        # On the CPU wherever the rest is computed, so that students can be compared.
+        network, images = model.network.to("cpu"), pair.load_split().images
+        scores: dict[str, Score] = {}
+        for done, (size, repeats) in enumerate(_BATCHES.items()):
+            report(progress, "cost", done, len(_BATCHES))
+            batch = images[torch.arange(size) % len(images)]
+            an_image = 1000.0 / size * latency(network, batch, repeats)
+            low, middle, high = (float(q) for q in np.quantile(an_image, (0.25, 0.5, 0.75)))
+            scores[f"latency_{size}"] = Score(middle, low, high)
+        scores["flops"] = Score(float(flops(network, images[:1])))
+        network.to(pair.device)
+        scores["parameters"] = Score(float(sum(p.numel() for p in network.parameters())))
+        scores["training_seconds"] = (
+            Score(float(card.seconds))
+            if card.seconds
+            else missing("The model's card does not say how long training took.")
+        )
+        scores["training_examples"] = _examples_seen(card, len(pair.data_set.load("train")))
+        scores["size"] = Score(float(model.path.stat().st_size))
+        return GroupScores(scores, facts={"processor": _processor(), "threads": 1})
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it, else its kind."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
