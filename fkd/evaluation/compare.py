@@ -25,7 +25,7 @@ def compare(configs: Sequence[AnalysisConfig]) -> pd.DataFrame:
         ConfigError: the configurations differ in data set, ball, examples, compared class, attack or
             certificate, so that their figures would not be comparable.
     """
-    _check_comparable(configs)
+    check_comparable(configs)
     rows = []
     for config in configs:
         pair = ResolvedPair(config)
@@ -46,13 +46,18 @@ def analyse_and_compare(
     Raises:
         FkdError: whatever `analyse` raises.
     """
-    _check_comparable(configs)
+    check_comparable(configs)
     for config in configs:
         analyse(config, device=device, progress=progress)
     return compare(configs)
 
 
-def _check_comparable(configs: Sequence[AnalysisConfig]) -> None:
+def check_comparable(configs: Sequence[AnalysisConfig]) -> None:
+    """Refuse configurations whose figures would not be comparable.
+
+    Raises:
+        ConfigError: they differ in data set, ball, examples, compared class, attack or certificate.
+    """
     for name in ("dataset", "epsilon", "norm", "channel_scale", "count", "split", "gap_class"):
         seen = {getattr(config, name) for config in configs}
         if len(seen) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ import torch
 from fkd.bounds import certificate_config, make_certificate
 from fkd.core.errors import UnsupportedModelError
 from fkd.core.progress import ProgressCallback
+from fkd.evaluation.robustness import ResolvedModel
+from fkd.evaluation.robustness_store import robustness_key
 from fkd.evaluation.robustness_summary import Share, robustness_summary
 from fkd.evaluation.scored_pair import ScoredPair
 from fkd.evaluation.scores._base import (
@@ -88,6 +90,10 @@ class Accuracy(ScoreGroup):
             WILSON,
         ),
     )
+
+    def inputs(self, pair: ScoredPair) -> dict[str, Any]:
+        """See `ScoreGroup.inputs`: the attacks on the student alone are no part of an analysis's key."""
+        return {"robustness": robustness_key(ResolvedModel(pair.config.robustness()))}
 
     def measure(self, pair: ScoredPair, progress: ProgressCallback | None) -> GroupScores:
         """See `ScoreGroup.measure`."""

@@ -1,0 +1,269 @@
+"""Students of a teacher side by side in all figures: one row each, seeds together, and who is best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from fkd.core.errors import ConfigError
+from fkd.core.hashing import hash_json, short
+from fkd.core.progress import Progress, ProgressCallback, report
+from fkd.core.registry import unknown_name_sentence
+from fkd.evaluation.compare import check_comparable
+from fkd.evaluation.config import ResolvedPair
+from fkd.evaluation.scored_pair import ScoresConfig
+from fkd.evaluation.scores import SCORES, Figure, all_figures
+from fkd.evaluation.scores_store import Scores, find_scores, score_pair
+from fkd.models import ModelCard
+from fkd.records import Column
+
+#: What a leaderboard tells of a student before its figures.
+STUDENT_COLUMNS: tuple[Column, ...] = (
+    Column("student", pa.string(), "name", "Student's name."),
+    Column("teacher", pa.string(), "name", "Teacher's name."),
+    Column("method", pa.string(), "name", "Method by which the student was made."),
+    Column("architecture", pa.string(), "name", "The student's architecture."),
+    Column(
+        "seed",
+        pa.int64(),
+        "number",
+        "Seed of the student's training; null where it was not trained here.",
+        nullable=True,
+    ),
+    Column(
+        "recipe",
+        pa.string(),
+        "hash",
+        "Hash of all that made the student but its name and seed: students that differ only by seed "
+        "have the same.",
+    ),
+    Column(
+        "missing",
+        pa.string(),
+        "name",
+        "Groups of figures that were not measured yet, separated by commas; empty where all were.",
+    ),
+    Column("key", pa.string(), "hash", "Key of the student's figures."),
+)
+
+#: What `spread` tells of students that differ only by seed, before their figures.
+SPREAD_COLUMNS: tuple[Column, ...] = (
+    *(column for column in STUDENT_COLUMNS if column.name in ("teacher", "method", "architecture")),
+    next(column for column in STUDENT_COLUMNS if column.name == "recipe"),
+    Column("students", pa.string(), "name", "Names of the students, separated by commas."),
+    Column("seeds", pa.int64(), "number", "How many students with seeds of their own there are."),
+)
+
+
+def score_configs(settings: Mapping[str, Any], students: Sequence[str]) -> tuple[ScoresConfig, ...]:
+    """The configurations of several students with the same settings.
+
+    Args:
+        settings: of a `ScoresConfig`, without ``student``.
+        students: models' names or folders.
+
+    Raises:
+        ConfigError: no student, one that is named twice, an unknown setting or name, or a student that
+            does not fit the teacher and the data set.
+    """
+    if not students:
+        raise ConfigError("At least one student is needed, got none; name one or more.")
+    configs = tuple(ScoresConfig.parse(dict(settings), student=student) for student in students)
+    # A folder may be another name of the same model.
+    names = Counter(ResolvedPair(config.analysis()).student_card.name for config in configs)
+    twice = [name for name, times in names.items() if times > 1]
+    if twice:
+        raise ConfigError(f"The student '{twice[0]}' is named more than once; name each once.")
+    return configs
+
+
+def score_students(
+    configs: Sequence[ScoresConfig],
+    *,
+    device: str = "auto",
+    progress: ProgressCallback | None = None,
+    fresh: bool = False,
+) -> pd.DataFrame:
+    """Measure what is not stored yet, student after student, then `leaderboard`.
+
+    Args:
+        configs: one for each student.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: told about the students and what is done with each; answering True cancels.
+        fresh: measure anew even where figures are stored.
+
+    Raises:
+        FkdError: whatever `score_pair` raises; students that were finished are kept.
+    """
+    check_comparable(configs)
+    for done, config in enumerate(configs):
+        report(progress, "students", done, len(configs))
+        score_pair(config, device=device, progress=_named(progress, config.student), fresh=fresh)
+    report(progress, "students", len(configs), len(configs))
+    return leaderboard(configs)
+
+
+def _named(progress: ProgressCallback | None, student: str) -> ProgressCallback | None:
+    if progress is None:
+        return None
+    return lambda step: progress(
+        Progress(f"{student}: {step.stage}", step.done, step.total, step.values)
+    )
+
+
+def leaderboard(configs: Sequence[ScoresConfig]) -> pd.DataFrame:
+    """One row for each student of whom any group of figures is stored, in the order asked for.
+
+    Returns:
+        `STUDENT_COLUMNS`, then a column for each figure of the groups asked for (`leaderboard_columns`
+        documents them); NaN where a figure is missing.
+
+    Raises:
+        ConfigError: the configurations differ in data set, ball, examples, compared class, attack,
+            certificate or groups, so that their figures would not be comparable; or a name is unknown.
+    """
+    check_comparable(configs)
+    groups = {config.groups for config in configs}
+    if len(groups) > 1:
+        raise ConfigError(
+            "Only students with the same groups of figures can be set side by side; ask for the same "
+            "groups of each."
+        )
+    wanted = [figure.name for name in next(iter(groups), ()) for figure in SCORES.get(name).figures]
+    rows = []
+    for config in configs:
+        scores = find_scores(config)
+        if scores is not None:
+            rows.append(_row(scores))
+    table = pd.DataFrame(rows, columns=[*(column.name for column in STUDENT_COLUMNS), *wanted])
+    return table.astype({"seed": "Int64", **dict.fromkeys(wanted, float)})
+
+
+def _row(scores: Scores) -> dict[str, Any]:
+    pair = ResolvedPair(scores.config.analysis())
+    card = pair.student_card
+    return {
+        "student": card.name,
+        "teacher": pair.teacher_card.name,
+        "method": card.method,
+        "architecture": card.architecture,
+        "seed": card.seed,
+        "recipe": recipe(card),
+        "missing": ", ".join(scores.missing),
+        "key": scores.key,
+        **dict(zip(scores.table.figure, scores.table.value, strict=True)),
+    }
+
+
+def recipe(card: ModelCard) -> str:
+    """Hash of all that made a model but its name and its seed (hex).
+
+    A model without a training configuration (copied, imported) is its own recipe.
+    """
+    if not card.training_config:
+        return short(card.model_hash)
+    settings = {k: v for k, v in card.training_config.items() if k not in ("name", "seed")}
+    made_by = {
+        "method": card.method,
+        "architecture": [card.architecture, card.architecture_config],
+        "teacher": None if card.teacher is None else card.teacher.model_hash,
+        "data": card.data_fingerprint,
+    }
+    return short(hash_json({"settings": settings, **made_by}))
+
+
+def leaderboard_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """What each column of a `leaderboard` or a `spread` is.
+
+    Returns:
+        A row a column: ``column, title, unit, better, meaning``; ``better`` is empty for what is no
+        figure.
+    """
+    facts = {column.name: column for column in (*STUDENT_COLUMNS, *SPREAD_COLUMNS)}
+    figures = all_figures()
+    rows = []
+    for name in table.columns:
+        figure = figures.get(name) or figures.get(name.removesuffix("_std"))
+        if name in facts:
+            fact = facts[name]
+            rows.append((name, name, fact.unit, "", fact.meaning))
+        elif figure is None:
+            rows.append((name, name, "", "", ""))
+        elif name in figures:
+            rows.append((name, figure.title, figure.unit, figure.better, figure.meaning))
+        else:
+            title = f"{figure.title}, spread"
+            meaning = f"Standard deviation over seeds of: {figure.meaning}"
+            rows.append((name, title, figure.unit, "neither", meaning))
+    return pd.DataFrame(rows, columns=["column", "title", "unit", "better", "meaning"])
+
+
+def figures_of(table: pd.DataFrame) -> list[Figure]:
+    """The figures that are columns of a `leaderboard` or a `spread`, in its order."""
+    figures = all_figures()
+    return [figures[name] for name in table.columns if name in figures]
+
+
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Students that differ only by seed as one row: mean and standard deviation of each figure.
+
+    Args:
+        table: a `leaderboard`.
+
+    Returns:
+        `SPREAD_COLUMNS`, then for each figure its mean over the students that have it, and as
+        ``FIGURE_std`` the standard deviation of a sample (N - 1), NaN where fewer than two have it.
+        Rows are in the order of their first students.
+    """
+    figures = [figure.name for figure in figures_of(table)]
+    by = ["teacher", "method", "architecture", "recipe"]
+    grouped = table.groupby(by, sort=False)
+    facts = grouped.agg(students=("student", ", ".join), seeds=("student", "nunique")).reset_index()
+    means = grouped[figures].mean().reset_index(drop=True)
+    deviations = grouped[figures].std(ddof=1).reset_index(drop=True).add_suffix("_std")
+    ordered = [name for figure in figures for name in (figure, f"{figure}_std")]
+    return pd.concat([facts, pd.concat([means, deviations], axis=1)[ordered]], axis=1)
+
+
+def pareto(table: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Which rows no other row beats in two figures: the Pareto front.
+
+    A row is beaten by one that is at least as good in both figures and better in one.
+
+    Args:
+        table: a `leaderboard` or a `spread`.
+        x: a figure.
+        y: another.
+
+    Returns:
+        bool, one entry a row of ``table``; False where one of the two figures is missing.
+
+    Raises:
+        ConfigError: one is no figure of the table, or neither end of it is better.
+    """
+    values = np.stack([_goodness(table, name) for name in (x, y)])
+    is_known = ~np.isnan(values).any(0)
+    # [i, j]: does j beat i?  A comparison with NaN is false.
+    no_worse = (values[:, None, :] >= values[:, :, None]).all(0)
+    better = (values[:, None, :] > values[:, :, None]).any(0)
+    beaten = (no_worse & better).any(1)
+    return pd.Series(is_known & ~beaten, index=table.index, name="is_pareto")
+
+
+def _goodness(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A figure's values, (N,), turned so that more is better."""
+    known = {figure.name: figure for figure in figures_of(table)}
+    if name not in known:
+        raise ConfigError(unknown_name_sentence("figure", name, list(known)))
+    if known[name].better == "neither":
+        raise ConfigError(
+            f"Neither a high nor a low '{name}' is better, so no student is ahead in it; choose another "
+            "figure."
+        )
+    values = table[name].to_numpy(dtype=float)
+    return values if known[name].better == "higher" else -values

@@ -1,0 +1,177 @@
+"""Leaderboards for people and papers: figures as text, LaTeX, CSV and Parquet."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from fkd.core.errors import ConfigError
+from fkd.core.registry import unknown_name_sentence
+from fkd.core.versions import package_versions
+from fkd.evaluation.leaderboard import (
+    SPREAD_COLUMNS,
+    STUDENT_COLUMNS,
+    figures_of,
+    leaderboard_columns,
+)
+from fkd.evaluation.rounding import bound_text, reached_text
+from fkd.evaluation.scores import Figure
+from fkd.records import SCHEMA_VERSION, Column, write_table
+
+#: Suffixes of files that `leaderboard_bytes` makes.
+LEADERBOARD_FORMATS = (".csv", ".parquet", ".tex")
+
+_WHOLE = ("bytes", "examples", "number", "FLOPs")
+
+
+def figure_text(figure: Figure, value: float | None, *, with_unit: bool = True) -> str:
+    """A figure's value as people read it; a dash where it is missing.
+
+    What was reached is rounded down and what bounds is rounded up, as everywhere.
+
+    Example:
+        >>> from fkd.evaluation import all_figures, figure_text
+        >>> figure_text(all_figures()["clean_accuracy"], 0.9785)
+        '97.8 %'
+        >>> figure_text(all_figures()["gap_certified_mean"], 0.12301)
+        '0.124'
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    if figure.unit == "share":
+        return f"{100 * value:.1f}" + (" %" if with_unit else "")
+    if figure.unit == "probability" and figure.rounding != "nearest":
+        return bound_text(value) if figure.rounding == "up" else reached_text(value)
+    if figure.unit in ("probability", "area"):
+        return f"{value:.3f}"
+    if figure.unit == "probability, signed":
+        return f"{value:+.3f}"
+    if figure.unit in _WHOLE:
+        return f"{value:,.0f}"
+    text = f"{value:.3g}"
+    return f"{text} {figure.unit}" if with_unit and figure.unit in ("s", "ms") else text
+
+
+def latex_table(
+    table: pd.DataFrame,
+    figures: Sequence[str] | None = None,
+    *,
+    caption: str | None = None,
+    label: str | None = None,
+) -> str:
+    """A `leaderboard` or a `spread` as a LaTeX table (it needs the package booktabs).
+
+    Rows are students (of a spread: methods, with mean and standard deviation); the best of each figure
+    is bold, several where they are equal as written.
+
+    Args:
+        table: the students.
+        figures: which figures, in this order; all if None.
+        caption: of the table; with one (or a label) it becomes a float.
+        label: for references.
+
+    Raises:
+        ConfigError: a figure is no column of the table.
+    """
+    known = {figure.name: figure for figure in figures_of(table)}
+    chosen = list(known) if figures is None else list(figures)
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(unknown_name_sentence("figure", name, list(known)))
+    facts = ["student", "method"] if "student" in table else ["method", "architecture", "seeds"]
+    shown = table[facts].astype(str).map(_escaped)
+    for name in chosen:
+        shown[name] = _cells(table, known[name])
+    titles = {name: _heading(known[name]) for name in chosen}
+    styled = shown.rename(columns=titles).style.hide(axis="index")
+    return styled.to_latex(
+        column_format="l" * len(facts) + "r" * len(chosen),
+        hrules=True,
+        caption=caption,
+        label=label,
+        position="htbp" if caption or label else None,
+        position_float="centering" if caption or label else None,
+    )
+
+
+def _heading(figure: Figure) -> str:
+    unit = {"share": r"\%", "s": "s", "ms": "ms", "nats": "nats"}.get(figure.unit)
+    title = _escaped(figure.title)
+    return f"{title} ({unit})" if unit else title
+
+
+def _cells(table: pd.DataFrame, figure: Figure) -> list[str]:
+    """A figure's column, the best in bold."""
+    values = table[figure.name]
+    texts = [figure_text(figure, value, with_unit=False) for value in values]
+    best = None
+    if figure.better != "neither" and values.notna().any():
+        place = values.argmax() if figure.better == "higher" else values.argmin()
+        best = texts[int(place)]
+    cells = [rf"\textbf{{{text}}}" if text == best else text for text in texts]
+    if f"{figure.name}_std" not in table:
+        return cells
+    deviations = [_deviation_text(figure, value) for value in table[f"{figure.name}_std"]]
+    return [
+        cell + (rf" $\pm$ {deviation}" if deviation else "")
+        for cell, deviation in zip(cells, deviations, strict=True)
+    ]
+
+
+def _deviation_text(figure: Figure, value: float) -> str:
+    """A standard deviation in the digits of its figure, which no rounding to a safe side concerns."""
+    if math.isnan(value):
+        return ""
+    if figure.unit == "share":
+        return f"{100 * value:.1f}"
+    return f"{value:.3f}" if figure.unit.startswith(("probability", "area")) else f"{value:.3g}"
+
+
+def _escaped(text: str) -> str:
+    """Text with LaTeX's special characters as themselves."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def leaderboard_bytes(table: pd.DataFrame, suffix: Literal[".csv", ".parquet", ".tex"]) -> bytes:
+    """A `leaderboard` or a `spread` as the content of a file.
+
+    Parquet holds each column's unit and meaning as field metadata, as all tables do; CSV has the
+    columns' names alone; LaTeX is `latex_table` of all figures.
+
+    Args:
+        table: the students.
+        suffix: one of `LEADERBOARD_FORMATS`.
+
+    Raises:
+        ConfigError: another suffix.
+    """
+    if suffix == ".csv":
+        return table.to_csv(index=False).encode()
+    if suffix == ".tex":
+        return latex_table(table).encode()
+    if suffix != ".parquet":
+        raise ConfigError(
+            f"A leaderboard is written as {', '.join(LEADERBOARD_FORMATS)}, got '{suffix}'; choose one."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "leaderboard.parquet"
+        metadata = {"schema": SCHEMA_VERSION, "versions": package_versions()}
+        write_table(path, table, metadata, _columns(table))
+        return path.read_bytes()
+
+
+def _columns(table: pd.DataFrame) -> tuple[Column, ...]:
+    facts = {column.name: column for column in (*STUDENT_COLUMNS, *SPREAD_COLUMNS)}
+    documented = leaderboard_columns(table)
+    return tuple(
+        facts.get(row.column)
+        or Column(row.column, pa.float64(), row.unit, f"{row.title}. {row.meaning}", nullable=True)
+        for row in documented.itertuples()
+    )
