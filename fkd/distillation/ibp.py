@@ -61,12 +61,18 @@ class IBP(Method):
         return Ball(epsilon=epsilon).limits(batch.images)
 
     def _worst(
-        self, batch: Batch, student: nn.Module, num_classes: int, epsilon: float, risen: float
+        self,
+        batch: Batch,
+        student: nn.Module,
+        num_classes: int,
+        epsilon: float,
+        risen: float,
+        centre: Tensor,
     ) -> Tensor:
-        """CE of the worst logits on the boxes, batch mean."""
+        """CE of the worst logits on the boxes, batch mean; ``centre`` as in `BoundedNetwork.hidden`."""
         network = self.bounded(student)
         lower, upper = self._box(batch, student, epsilon)
-        hidden = network.hidden(lower, upper, batch.images)
+        hidden = network.hidden(lower, upper, centre)
         rows = margin_rows(batch.labels, num_classes, lower)
         margins = crown_ibp_upper_margins(network, hidden, lower, upper, rows, self._mix(risen))
         return worst_case_cross_entropy(margins)
@@ -83,6 +89,6 @@ class IBP(Method):
         logits = student(batch.images)
         terms = {"clean": (kappa, functional.cross_entropy(logits, batch.labels))}
         if kappa < 1.0:
-            worst = self._worst(batch, student, logits.shape[1], epsilon, risen)
+            worst = self._worst(batch, student, logits.shape[1], epsilon, risen, batch.images)
             terms["worst"] = (1.0 - kappa, worst)
         return LossParts.weighted(terms, {"epsilon": epsilon})

@@ -48,7 +48,8 @@ class MTLIBP(IBP):
     0.004 and 0.5 for CIFAR-10 at 2/255 and 8/255), where networks are certified by branch and bound
     [code].  Theirs also trains at twice the radius of the test on MNIST at 0.1, attacks there in one
     step to a corner of the ball, attacks at 2.1 times the intervals' radius on CIFAR-10 at 2/255
-    (``attack_share``), and has an L1 penalty, which is left out here.  At alpha = 1 this is IBP without
+    (``attack_share``), and has an L1 penalty, which is left out here.  Batch normalisation's statistics
+    are the attacked images', for the intervals too, as there.  At alpha = 1 this is IBP without
     clean weight, at alpha = 0 adversarial training with a growing radius.
     """
 
@@ -77,7 +78,7 @@ class MTLIBP(IBP):
             attacked = functional.cross_entropy(logits, batch.labels)
             terms["adversarial"] = (1.0 - config.alpha, attacked)
         if config.alpha > 0.0:
-            worst = self._worst(batch, student, logits.shape[1], epsilon, risen)
+            worst = self._worst(batch, student, logits.shape[1], epsilon, risen, images)
             terms["worst"] = (config.alpha, worst)
         return LossParts.weighted(terms, {"epsilon": epsilon})
 

@@ -213,6 +213,27 @@ def test_methods_bound_the_network_with_the_clean_batchs_statistics(name):
     torch.testing.assert_close(found, expected)
 
 
+def test_mtl_ibp_bounds_the_network_with_the_attacked_batchs_statistics():
+    student = make_case("resnet", 0.0)[0]
+    student.requires_grad_(True).train()
+    images = make_case("resnet", 0.0)[2]
+    batch = Batch(images, torch.arange(6) % CLASSES, torch.arange(6))
+    ball = {"epsilon": 0.002}
+    method = make_method("mtl_ibp", alpha=0.5, attack_share=4.0, **ball)
+    ibp = make_method("ibp", clean_weight=0.5, **ball)
+    attacked = method._attacked(batch, student, 0.002)
+    found, expected, of_clean = (
+        m.loss(batch, None, network, AT_THE_END)["worst"]
+        for m, network in (
+            (method, student),
+            (ibp, with_statistics_of(student, attacked)),
+            (ibp, with_statistics_of(student, images)),
+        )
+    )
+    torch.testing.assert_close(found, expected)
+    assert (found - of_clean).abs() > 1e-4
+
+
 def test_interval_and_linear_bounds_follow_the_weights():
     network, bounder, images, lower, upper = make_case("mlp", 0.05)
     rows = margin_rows(torch.zeros(len(images), dtype=torch.long), CLASSES, images)
