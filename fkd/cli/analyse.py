@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fkd.cli.options import QUIET, Option, config_values, options_of, parse, settings_text
-from fkd.cli.output import check_out, format_table, gap, percent, say
-from fkd.cli.progress import ProgressBar
+from fkd.cli.measurement import place_text, run_measurement
+from fkd.cli.options import settings_text
+from fkd.cli.output import format_table, gap, percent
 
 if TYPE_CHECKING:
     from fkd.evaluation import Analysis, AnalysisConfig, Summary
@@ -20,58 +20,21 @@ _DESCRIPTION = (
     "below are all of them with their settings."
 )
 
-DEVICE = Option("device", str, "Where to compute: auto, cpu or cuda.", "auto", "TEXT")
-
 
 def run(arguments: Sequence[str]) -> int:
     """Analyse one pair, print its summary, and write its table where asked."""
     from fkd.evaluation import AnalysisConfig, analyse
 
-    options = [
-        *options_of(AnalysisConfig),
-        Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
-        DEVICE,
-        Option("fresh", bool, "Compute anew even where an answer is stored.", False),
-        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
-        QUIET,
-    ]
-    values = parse(
+    return run_measurement(
         "analyse",
         arguments,
-        options,
+        AnalysisConfig,
+        analyse,
+        describe,
         description=_DESCRIPTION,
+        anew="Compute",
         epilog=lambda: levels_text(AnalysisConfig),
     )
-    config = AnalysisConfig.parse(config_values(AnalysisConfig, values))
-    if values["background"]:
-        return start_in_background("analyse", config.model_dump(mode="json"), values)
-    out = check_out(values["out"], [".parquet"]) if "out" in values else None
-    with ProgressBar(quiet=values["quiet"]) as progress:
-        analysis = analyse(
-            config, device=values["device"], progress=progress, fresh=values["fresh"]
-        )
-    if out is not None:
-        analysis.write(out)
-    say(describe(analysis, out))
-    return 0
-
-
-def start_in_background(kind: str, spec: dict, values: dict) -> int:
-    """Start a run and print its id; ``values`` are the command's options, of which some do not go along.
-
-    Raises:
-        ConfigError: one of those was given.
-    """
-    from fkd.core.errors import ConfigError
-    from fkd.runs import start_run
-
-    if "out" in values or values["fresh"] or values["device"] != "auto":
-        raise ConfigError(
-            "--background stores the result by itself and chooses the device; leave --out, --fresh and "
-            "--device out, and run the same command without --background once it is done."
-        )
-    say(start_run(kind, spec))
-    return 0
 
 
 def describe(analysis: Analysis, out: Path | None) -> str:
@@ -99,10 +62,8 @@ def describe(analysis: Analysis, out: Path | None) -> str:
         reasons = analysis.table.certificate_reason.dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
         parts.append(f"Without a certificate: {summary.certified_missing} examples{why}")
-    if out is None:
-        parts.append(f"Stored under the key {analysis.key}.")
-    else:
-        parts.append(f"Table: {out}")
+    parts.append(place_text(analysis, out))
+    if out is not None:
         if analysis.witnesses:
             parts.append(f"Witnesses: {witness_path(out)}")
         else:

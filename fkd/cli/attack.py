@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fkd.cli.analyse import DEVICE, start_in_background
-from fkd.cli.options import QUIET, Option, config_values, options_of, parse, settings_text
-from fkd.cli.output import check_out, format_table, gap, percent, say
-from fkd.cli.progress import ProgressBar
+from fkd.cli.measurement import place_text, run_measurement
+from fkd.cli.options import options_of, settings_text
+from fkd.cli.output import format_table, gap, percent
 
 if TYPE_CHECKING:
     from fkd.evaluation import Measured, MeasureSummary
@@ -25,35 +24,19 @@ _DESCRIPTION = (
 
 def run(arguments: Sequence[str]) -> int:
     """Search, print the figures of each measure, and write the table where asked."""
-    from fkd.evaluation import MeasuresConfig, measure_pair, witness_path
+    from fkd.evaluation import MeasuresConfig, measure_pair
 
-    options = [
-        *options_of(MeasuresConfig, skip=["gap_class"]),
-        Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
-        DEVICE,
-        Option("fresh", bool, "Search anew even where an answer is stored.", False),
-        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
-        QUIET,
-    ]
-    values = parse("attack", arguments, options, description=_DESCRIPTION, epilog=_measures_text)
-    config = MeasuresConfig.parse(config_values(MeasuresConfig, values))
-    if values["background"]:
-        return start_in_background("attack", config.model_dump(mode="json"), values)
-    out = check_out(values["out"], [".parquet"]) if "out" in values else None
-    with ProgressBar(quiet=values["quiet"]) as progress:
-        found = measure_pair(
-            config, device=values["device"], progress=progress, fresh=values["fresh"]
-        )
-    if out is not None:
-        found.write(out)
-    say(_describe(found))
-    if out is None:
-        say(f"\nStored under the key {found.key}.")
-    else:
-        say(f"\nTable: {out}")
-        if found.witnesses:
-            say(f"Witnesses: {witness_path(out)}")
-    return 0
+    return run_measurement(
+        "attack",
+        arguments,
+        MeasuresConfig,
+        measure_pair,
+        _describe,
+        description=_DESCRIPTION,
+        anew="Search",
+        options=options_of(MeasuresConfig, skip=["gap_class"]),
+        epilog=_measures_text,
+    )
 
 
 def _measures_text() -> str:
@@ -71,8 +54,8 @@ def _measures_text() -> str:
     )
 
 
-def _describe(found: Measured) -> str:
-    from fkd.evaluation import measures_summary
+def _describe(found: Measured, out: Path | None) -> str:
+    from fkd.evaluation import measures_summary, witness_path
 
     config, summaries = found.config, measures_summary(found.table)
     graded = [summary for summary in summaries if summary.found is None]
@@ -95,6 +78,9 @@ def _describe(found: Measured) -> str:
             "Examples with such a point, and their share:",
             format_table([_event(summary) for summary in events]),
         ]
+    parts += ["", place_text(found, out)]
+    if out is not None and found.witnesses:
+        parts.append(f"Witnesses: {witness_path(out)}")
     return "\n".join(parts)
 
 

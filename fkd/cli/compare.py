@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fkd.cli.analyse import DEVICE
-from fkd.cli.options import QUIET, Option, config_values, options_of, parse
+from fkd.cli.options import DEVICE, QUIET, Option, config_values, options_of, parse
 from fkd.cli.output import bound, check_out, format_table, gap, percent, say, write_whole
 from fkd.cli.progress import ProgressBar
 

@@ -41,6 +41,7 @@ class Option:
 
 
 #: What every command that works for long has.
+DEVICE = Option("device", str, "Where to compute: auto, cpu or cuda.", "auto", "TEXT")
 QUIET = Option("quiet", bool, "Show no progress.", False)
 
 

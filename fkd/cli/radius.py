@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fkd.cli.analyse import DEVICE, levels_text, start_in_background
-from fkd.cli.options import QUIET, Option, config_values, options_of, parse
-from fkd.cli.output import check_out, format_table, percent, say
-from fkd.cli.progress import ProgressBar
+from fkd.cli.analyse import levels_text
+from fkd.cli.measurement import place_text, run_measurement
+from fkd.cli.options import options_of
+from fkd.cli.output import format_table, percent
 
 if TYPE_CHECKING:
     from fkd.evaluation import Radii
@@ -29,40 +29,33 @@ def run(arguments: Sequence[str]) -> int:
     """Search, print a table, and write it where asked."""
     from fkd.evaluation import RadiusConfig, search_radii
 
-    options = [
-        *options_of(RadiusConfig, skip=["gap_class"]),
-        Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
-        DEVICE,
-        Option("fresh", bool, "Search anew even where an answer is stored.", False),
-        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
-        QUIET,
-    ]
-    values = parse(
+    return run_measurement(
         "radius",
         arguments,
-        options,
+        RadiusConfig,
+        search_radii,
+        _describe,
         description=_DESCRIPTION,
+        anew="Search",
+        options=options_of(RadiusConfig, skip=["gap_class"]),
         epilog=lambda: levels_text(RadiusConfig),
     )
-    config = RadiusConfig.parse(config_values(RadiusConfig, values))
-    if values["background"]:
-        return start_in_background("radius", config.model_dump(mode="json"), values)
-    out = check_out(values["out"], [".parquet"]) if "out" in values else None
-    with ProgressBar(quiet=values["quiet"]) as progress:
-        radii = search_radii(
-            config, device=values["device"], progress=progress, fresh=values["fresh"]
-        )
-    if out is not None:
-        radii.write(out)
+
+
+def _describe(radii: Radii, out: Path | None) -> str:
+    config = radii.config
     level = f"certificate {config.certificate.name}" if config.proofs else "no certificate"
-    say(
-        f"{config.student} against {config.teacher} on {config.dataset} ({config.split}), "
-        f"{config.norm}, up to {config.epsilon:g}, {level}\n"
+    return "\n".join(
+        [
+            f"{config.student} against {config.teacher} on {config.dataset} ({config.split}), "
+            f"{config.norm}, up to {config.epsilon:g}, {level}",
+            "",
+            format_table([_row(row) for row in radii.table.to_dict("records")]),
+            "",
+            _medians(radii),
+            place_text(radii, out),
+        ]
     )
-    say(format_table([_row(row) for row in radii.table.to_dict("records")]))
-    say("\n" + _medians(radii))
-    say(f"Stored under the key {radii.key}." if out is None else f"Table: {out}")
-    return 0
 
 
 def _row(row: dict) -> dict[str, str]:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fkd.cli.analyse import DEVICE, start_in_background
-from fkd.cli.options import QUIET, Option, config_values, options_of, parse
-from fkd.cli.output import check_out, format_table, percent, say
-from fkd.cli.progress import ProgressBar
+from fkd.cli.measurement import place_text, run_measurement
+from fkd.cli.output import format_table, percent
 
 if TYPE_CHECKING:
     from fkd.evaluation import Robustness
@@ -26,34 +24,30 @@ def run(arguments: Sequence[str]) -> int:
     """Measure one model, print the shares, and write the table where asked."""
     from fkd.evaluation import RobustnessConfig, measure_robustness
 
-    options = [
-        *options_of(RobustnessConfig),
-        Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
-        DEVICE,
-        Option("fresh", bool, "Measure anew even where an answer is stored.", False),
-        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
-        QUIET,
-    ]
-    values = parse("robust", arguments, options, description=_DESCRIPTION)
-    config = RobustnessConfig.parse(config_values(RobustnessConfig, values))
-    if values["background"]:
-        return start_in_background("robust", config.model_dump(mode="json"), values)
-    out = check_out(values["out"], [".parquet"]) if "out" in values else None
-    with ProgressBar(quiet=values["quiet"]) as progress:
-        found = measure_robustness(
-            config, device=values["device"], progress=progress, fresh=values["fresh"]
-        )
-    if out is not None:
-        found.write(out)
-    say(
-        f"{config.model} on {config.dataset} ({config.split}), {config.ball.describe()}, "
-        f"{config.count} examples, seed {config.seed}\n"
+    return run_measurement(
+        "robust",
+        arguments,
+        RobustnessConfig,
+        measure_robustness,
+        _describe,
+        description=_DESCRIPTION,
+        anew="Measure",
     )
-    say(format_table(_rows(found)) + "\n")
-    for sentence in found.left_out:
-        say(sentence)
-    say(f"Stored under the key {found.key}." if out is None else f"Table: {out}")
-    return 0
+
+
+def _describe(found: Robustness, out: Path | None) -> str:
+    config = found.config
+    return "\n".join(
+        [
+            f"{config.model} on {config.dataset} ({config.split}), {config.ball.describe()}, "
+            f"{config.count} examples, seed {config.seed}",
+            "",
+            format_table(_rows(found)),
+            "",
+            *found.left_out,
+            place_text(found, out),
+        ]
+    )
 
 
 def _rows(found: Robustness) -> list[dict[str, str]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fkd.cli.analyse import DEVICE, start_in_background
-from fkd.cli.options import QUIET, Option, config_values, options_of, parse
-from fkd.cli.output import check_out, format_table, gap, percent, say
-from fkd.cli.progress import ProgressBar
+from fkd.cli.measurement import place_text, run_measurement
+from fkd.cli.options import Option, config_values, options_of
+from fkd.cli.output import format_table, gap, percent
 
 if TYPE_CHECKING:
     from fkd.evaluation import Share, Transfer, TransferCell, TransferGain
@@ -26,33 +25,29 @@ def run(arguments: Sequence[str]) -> int:
     """Try the witnesses, print the matrices, and write the table where asked."""
     from fkd.evaluation import TransferConfig, transfer_witnesses
 
-    options = [
-        *options_of(TransferConfig, skip=["students"]),
-        Option("students", list[str], "Students: models' names or folders.", metavar="TEXT ..."),
-        Option("out", Path | None, "Write the table to this .parquet file.", None, "FILE"),
-        DEVICE,
-        Option("fresh", bool, "Attack and measure anew even where an answer is stored.", False),
-        Option("background", bool, "Start as a run and return at once; see 'runs'.", False),
-        QUIET,
-    ]
-    values = parse("transfer", arguments, options, description=_DESCRIPTION)
-    students = values.pop("students", [])
-    config = TransferConfig.parse(config_values(TransferConfig, values), students=students)
-    if values["background"]:
-        return start_in_background("transfer", config.model_dump(mode="json"), values)
-    out = check_out(values["out"], [".parquet"]) if "out" in values else None
-    with ProgressBar(quiet=values["quiet"]) as progress:
-        found = transfer_witnesses(
-            config, device=values["device"], progress=progress, fresh=values["fresh"]
-        )
-    if out is not None:
-        found.write(out)
-    say(_describe(found))
-    say(f"\nStored under the key {found.key}." if out is None else f"\nTable: {out}")
-    return 0
+    def settings(values: dict[str, Any]) -> TransferConfig:
+        students = values.pop("students", [])
+        return TransferConfig.parse(config_values(TransferConfig, values), students=students)
+
+    return run_measurement(
+        "transfer",
+        arguments,
+        TransferConfig,
+        transfer_witnesses,
+        _describe,
+        description=_DESCRIPTION,
+        anew="Attack and measure",
+        options=[
+            *options_of(TransferConfig, skip=["students"]),
+            Option(
+                "students", list[str], "Students: models' names or folders.", metavar="TEXT ..."
+            ),
+        ],
+        settings=settings,
+    )
 
 
-def _describe(found: Transfer) -> str:
+def _describe(found: Transfer, out: Path | None) -> str:
     from fkd.evaluation import transfer_summary
 
     config, summary = found.config, transfer_summary(found.table)
@@ -72,6 +67,8 @@ def _describe(found: Transfer) -> str:
             "",
             "What each student's lower ends gain from all others' witnesses:",
             format_table([_gained(gain, numbers) for gain in summary.gains]),
+            "",
+            place_text(found, out),
         ]
     )
 

@@ -329,8 +329,7 @@ def test_the_snippet_names_every_choice(pair):
     ],
 )
 def test_the_snippet_asks_for_the_same_key(pair, changes):
-    from fkd.cli.analyse import DEVICE
-    from fkd.cli.options import Option, config_values, options_of, parse
+    from fkd.cli.options import DEVICE, Option, config_values, options_of, parse
 
     config = _config(pair, **changes)
     words = shlex.split(reproduce_snippet(config))

@@ -283,8 +283,7 @@ def test_certificates_and_budgets_in_words(pair):
 
 @pytest.mark.parametrize("settings", [{}, {"seconds": 30.0}, {"seconds": 0.5, "tolerance": 0.25}])
 def test_the_snippet_names_level_and_budget(pair, settings):
-    from fkd.cli.analyse import DEVICE
-    from fkd.cli.options import Option, config_values, options_of, parse
+    from fkd.cli.options import DEVICE, Option, config_values, options_of, parse
 
     with fake_level():
         config = _config(pair, certificate={"name": NAME, **settings})
