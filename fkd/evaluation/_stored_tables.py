@@ -13,8 +13,7 @@ import pandas as pd
 from fkd.core.errors import StoreError
 from fkd.core.paths import pretrained_dir, results_dir
 from fkd.core.versions import package_versions
-from fkd.evaluation.config import AttackedConfig
-from fkd.evaluation.robustness import RobustnessConfig
+from fkd.evaluation.config import InBallsConfig
 from fkd.records import (
     SCHEMA_VERSION,
     Column,
@@ -101,9 +100,7 @@ def write_with_witnesses(path: Path, stored: Witnessed, columns: tuple[Column, .
     write_table(path, stored.table, stored.metadata, columns)
 
 
-def provenance(
-    key: str, config: AttackedConfig | RobustnessConfig, started: float
-) -> dict[str, Any]:
+def provenance(key: str, config: InBallsConfig, started: float) -> dict[str, Any]:
     """What every stored table says of itself; ``started`` is the `time.perf_counter` at its beginning."""
     return {
         "key": key,

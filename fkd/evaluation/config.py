@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -23,7 +23,33 @@ from fkd.records import SCHEMA_VERSION
 PROCEDURE_VERSION = 4
 
 
-class AttackedConfig(Config):
+class InBallsConfig(Config):
+    """Settings with a ball and a seed, both checked; the fields are the subclass's own."""
+
+    # For type checkers alone: fields inherited would come first in the help and in the JSON.
+    if TYPE_CHECKING:
+        epsilon: float
+        norm: Norm
+        channel_scale: tuple[float, ...] | None
+        seed: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_ball(cls, values: object) -> object:
+        return check_ball(values)
+
+    @field_validator("seed", check_fields=False)
+    @classmethod
+    def _check_seed(cls, value: int) -> int:
+        return check_seed(value)
+
+    @property
+    def ball(self) -> Ball:
+        """The ball around each example."""
+        return Ball(epsilon=self.epsilon, norm=self.norm, channel_scale=self.channel_scale)
+
+
+class AttackedConfig(InBallsConfig):
     """What every measurement of students of one teacher starts from: examples, balls and an attack."""
 
     dataset: str = Field(description="Name of the data set.")
@@ -55,25 +81,10 @@ class AttackedConfig(Config):
         default_factory=lambda: attack_config({}), description="The attack and its settings."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _check_ball(cls, values: object) -> object:
-        return check_ball(values)
-
-    @field_validator("seed")
-    @classmethod
-    def _check_seed(cls, value: int) -> int:
-        return check_seed(value)
-
     @field_validator("attack", mode="before")
     @classmethod
     def _typed_attack(cls, value: Any) -> Any:
         return attack_config(value) if isinstance(value, dict | PairAttackConfig) else value
-
-    @property
-    def ball(self) -> Ball:
-        """The ball around each example."""
-        return Ball(epsilon=self.epsilon, norm=self.norm, channel_scale=self.channel_scale)
 
     def attack_json(self) -> str:
         """The attack's settings that determine its result, as stored in the table."""

@@ -13,19 +13,17 @@ from typing import Literal
 import pandas as pd
 import pyarrow as pa
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from fkd.attacks.single import Standing, check_library, run_autoattack, run_pgd
-from fkd.core.ball import Ball, Norm, Region, check_ball
-from fkd.core.config import Config
+from fkd.core.ball import Norm, Region
 from fkd.core.device import choose_device
 from fkd.core.errors import ConfigError
 from fkd.core.precision import double_copy, logits_of
 from fkd.core.progress import ProgressCallback, report
-from fkd.core.seeding import check_seed
 from fkd.data import DataSet, Split, get_data_set
-from fkd.evaluation.config import check_count
+from fkd.evaluation.config import InBallsConfig, check_count
 from fkd.models import ModelCard, load_model, read_card
 from fkd.records import Column
 
@@ -60,7 +58,7 @@ ROBUSTNESS_COLUMNS: tuple[Column, ...] = (
 )
 
 
-class RobustnessConfig(Config):
+class RobustnessConfig(InBallsConfig):
     """One measurement: a data set's first examples, one model, a ball, and the attacks' effort."""
 
     dataset: str = Field(description="Name of the data set.")
@@ -97,21 +95,6 @@ class RobustnessConfig(Config):
     autoattack_queries: int = Field(
         default=5000, ge=2, le=100_000, description="AutoAttack: queries of Square an example."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_ball(cls, values: object) -> object:
-        return check_ball(values)
-
-    @field_validator("seed")
-    @classmethod
-    def _check_seed(cls, value: int) -> int:
-        return check_seed(value)
-
-    @property
-    def ball(self) -> Ball:
-        """The ball around each example."""
-        return Ball(epsilon=self.epsilon, norm=self.norm, channel_scale=self.channel_scale)
 
 
 class ResolvedModel:
