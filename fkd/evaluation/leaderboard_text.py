@@ -72,7 +72,7 @@ def latex_table(
 
     Args:
         table: the students.
-        figures: which figures, in this order; all if None.
+        figures: which figures, in this order; the main ones if None (all, where none is one).
         caption: of the table; with one (or a label) it becomes a float.
         label: for references.
 
@@ -80,7 +80,8 @@ def latex_table(
         ConfigError: a figure is no column of the table.
     """
     known = {figure.name: figure for figure in figures_of(table)}
-    chosen = list(known) if figures is None else list(figures)
+    main = [name for name, figure in known.items() if figure.is_main] or list(known)
+    chosen = main if figures is None else list(figures)
     for name in chosen:
         if name not in known:
             raise ConfigError(unknown_name_sentence("figure", name, list(known)))
@@ -114,7 +115,7 @@ def _cells(table: pd.DataFrame, figure: Figure) -> list[str]:
     if figure.better != "neither" and values.notna().any():
         place = values.argmax() if figure.better == "higher" else values.argmin()
         best = texts[int(place)]
-    cells = [rf"\textbf{{{text}}}" if text == best else text for text in texts]
+    cells = [rf"\textbf{{{_minus(text)}}}" if text == best else _minus(text) for text in texts]
     if f"{figure.name}_std" not in table:
         return cells
     deviations = [_deviation_text(figure, value) for value in table[f"{figure.name}_std"]]
@@ -122,6 +123,13 @@ def _cells(table: pd.DataFrame, figure: Figure) -> list[str]:
         cell + (rf" $\pm$ {deviation}" if deviation else "")
         for cell, deviation in zip(cells, deviations, strict=True)
     ]
+
+
+def _minus(text: str) -> str:
+    """A number with a minus sign in place of a hyphen, and a dash for a missing one."""
+    if text == "-":
+        return "--"
+    return f"$-${text[1:]}" if text.startswith("-") else text
 
 
 def _deviation_text(figure: Figure, value: float) -> str:
@@ -143,7 +151,7 @@ def leaderboard_bytes(table: pd.DataFrame, suffix: Literal[".csv", ".parquet", "
     """A `leaderboard` or a `spread` as the content of a file.
 
     Parquet holds each column's unit and meaning as field metadata, as all tables do; CSV has the
-    columns' names alone; LaTeX is `latex_table` of all figures.
+    columns' names alone; LaTeX is `latex_table` of the main figures.
 
     Args:
         table: the students.

@@ -43,6 +43,7 @@ class Figure:
         meaning: one sentence: what is measured, on which examples, from which source.
         interval: what the two ends are; empty where there are none.
         rounding: how it is written: ``down`` for what was reached, ``up`` for what bounds.
+        is_main: whether it is one of the few that a first look at students should show.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Figure:
     meaning: str
     interval: str = ""
     rounding: Literal["nearest", "down", "up"] = "nearest"
+    is_main: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Accuracy(ScoreGroup):
             "higher",
             "Share of the split that the student classifies as labelled.",
             WILSON,
+            is_main=True,
         ),
         Figure(
             "teacher_accuracy",
@@ -79,6 +80,7 @@ class Accuracy(ScoreGroup):
             "higher",
             "Share that neither PGD nor AutoAttack found wrong: the worst case of the two.",
             WILSON,
+            is_main=True,
         ),
         Figure(
             "certified_accuracy",
@@ -88,6 +90,7 @@ class Accuracy(ScoreGroup):
             "Share that is right at the image and proved to keep its class on the whole ball, by the "
             "analysis's certificate or by level fast on the student alone: a lower end.",
             WILSON,
+            is_main=True,
         ),
     )
 

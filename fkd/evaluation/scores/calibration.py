@@ -135,6 +135,7 @@ class Calibration(ScoreGroup):
             "probability",
             "lower",
             f"Expected calibration error of the student on the split, {BINS} bins (1706.04599).",
+            is_main=True,
         ),
         Figure(
             "teacher_ece",
@@ -165,8 +166,9 @@ class Calibration(ScoreGroup):
             "relative calibration, attacked",
             "probability",
             "lower",
-            "The same bins where the attack found the largest gap in the ball; the other sign of "
-            "different examples cancels in a bin, so it may be below the mean gap.",
+            "The same where the attack found the largest gap in the ball; differences of either sign "
+            "cancel within a bin, so it may lie below the mean gap.",
+            is_main=True,
         ),
         Figure(
             "relative_attack_signed",

@@ -62,10 +62,26 @@ def latency(network: nn.Module, images: Tensor, repeats: int) -> np.ndarray:
     return seconds
 
 
+def training_cost(card: ModelCard, available: int) -> dict[str, Score]:
+    """What a card says of the training: ``training_seconds`` and ``training_examples``.
+
+    Args:
+        card: the student's.
+        available: train examples that there are.
+    """
+    if not card.history:
+        untrained = missing("The model was not trained here: it was copied or imported.")
+        return {"training_seconds": untrained, "training_examples": untrained}
+    seconds = (
+        missing("The model's card does not say how long training took.")
+        if card.seconds is None
+        else Score(float(card.seconds))
+    )
+    return {"training_seconds": seconds, "training_examples": _examples_seen(card, available)}
+
+
 def _examples_seen(card: ModelCard, available: int) -> Score:
     """Examples that training went through, repetitions counted."""
-    if not card.history:
-        return missing("The model's card has no history: it was copied or imported, or is older.")
     if "examples" in card.history[-1]:
         return Score(float(card.history[-1]["examples"]))
     an_epoch = card.training_config.get("train_count") or available
@@ -82,7 +98,14 @@ class Cost(ScoreGroup):
     title = "Cost"
     order = 90
     figures = (
-        Figure("parameters", "parameters", "number", "lower", "Numbers in the student's weights."),
+        Figure(
+            "parameters",
+            "parameters",
+            "number",
+            "lower",
+            "Numbers in the student's weights.",
+            is_main=True,
+        ),
         Figure(
             "flops",
             "operations an image",
@@ -151,12 +174,7 @@ class Cost(ScoreGroup):
         scores["flops"] = Score(float(flops(network, images[:1])))
         network.to(pair.device)
         scores["parameters"] = Score(float(sum(p.numel() for p in network.parameters())))
-        scores["training_seconds"] = (
-            Score(float(card.seconds))
-            if card.seconds
-            else missing("The model's card does not say how long training took.")
-        )
-        scores["training_examples"] = _examples_seen(card, len(pair.data_set.load("train")))
+        scores |= training_cost(card, len(pair.data_set.load("train")))
         scores["size"] = Score(float(model.path.stat().st_size))
         return GroupScores(scores, facts={"processor": _processor(), "threads": 1})
 

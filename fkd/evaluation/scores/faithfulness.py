@@ -25,7 +25,8 @@ from fkd.evaluation.scores._base import (
 def _gap(name: str, title: str, meaning: str, interval: str = "") -> Figure:
     is_bound = name.startswith("gap_certified")
     rounding = "up" if is_bound else "down"
-    return Figure(name, title, "probability", "lower", meaning, interval, rounding)
+    is_main = name in ("gap_attack_mean", "gap_certified_mean")
+    return Figure(name, title, "probability", "lower", meaning, interval, rounding, is_main)
 
 
 @SCORES.register("faithfulness")
@@ -52,6 +53,7 @@ class Faithfulness(ScoreGroup):
             "Share for which the attack found no point of the ball where the predictions differ: an "
             "upper end of the share that agrees everywhere.",
             WILSON,
+            is_main=True,
         ),
         Figure(
             "agreement_certified",
@@ -61,6 +63,7 @@ class Faithfulness(ScoreGroup):
             "Share for which it is proved that the predictions are equal everywhere in the ball: a "
             "lower end of the share that agrees everywhere.",
             WILSON,
+            is_main=True,
         ),
         _gap(
             "gap_clean_mean",

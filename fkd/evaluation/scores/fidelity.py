@@ -49,6 +49,7 @@ def _pair_of_figures(name: str, title: str, where: str) -> tuple[Figure, Figure]
             "lower",
             f"Mean KL divergence of the student's distribution from the teacher's on {where}.",
             NORMAL,
+            is_main=name in ("inside", "corrupted"),
         ),
         Figure(
             f"agreement_{name}",

@@ -42,6 +42,7 @@ class Linearity(ScoreGroup):
             "gradient ascent reached in the ball (local linearity measure, 2110.12072): a lower end.",
             NORMAL,
             "down",
+            is_main=network == "student",
         )
         for network in _NETWORKS
     )

@@ -140,6 +140,7 @@ def _figures() -> tuple[Figure, ...]:
                         f"Area under the ROC curve of the {network} telling {long} from the split's by "
                         f"{rule}; at most {MOST} images of each kind.",
                         _INTERVAL,
+                        is_main=is_student and (detector, source) == ("knn", "outside"),
                     )
                 )
     return tuple(figures)

@@ -58,6 +58,7 @@ def _figures() -> tuple[Figure, ...]:
                 "lower",
                 f"{which} predicts the same wrong class.",
                 WILSON,
+                is_main=split == "train",
             ),
             Figure(
                 f"correction_{split}",
