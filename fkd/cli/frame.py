@@ -28,6 +28,7 @@ COMMANDS = {
     "analyse": "Attack and certify a teacher and a student inside an epsilon-ball.",
     "attack": "Find how far two models get apart inside an epsilon-ball, by several measures.",
     "compare": "Set several students of one teacher side by side.",
+    "score": "Measure students in all figures by which methods are compared.",
     "radius": "Find up to which epsilon two models provably predict the same.",
     "transfer": "Try what is found against one student on the teacher's other students.",
     "robust": "Measure how often one model alone stays right inside an epsilon-ball.",

@@ -65,7 +65,7 @@ def run_measurement(
     values = parse(command, arguments, [*own, *shared], description=description, epilog=epilog)
     asked = settings(values) if settings else config.parse(config_values(config, values))
     if values["background"]:
-        return _start_in_background(command, asked.model_dump(mode="json"), values)
+        return start_in_background(command, asked.model_dump(mode="json"), values)
     out = check_out(values["out"], [".parquet"]) if "out" in values else None
     with ProgressBar(quiet=values["quiet"]) as progress:
         found = measure(asked, device=values["device"], progress=progress, fresh=values["fresh"])
@@ -80,7 +80,7 @@ def place_text(found: Stored, out: Path | None) -> str:
     return f"Stored under the key {found.key}." if out is None else f"Table: {out}"
 
 
-def _start_in_background(kind: str, spec: dict, values: dict) -> int:
+def start_in_background(kind: str, spec: dict, values: dict) -> int:
     """Start a run and print its id; ``values`` are the command's options, of which some do not go along.
 
     Raises:

@@ -1,6 +1,7 @@
 """Pairs measured: data, teacher, student and ball in; tables, summaries and details out."""
 
 from fkd.evaluation._saved_chunks import finished_examples
+from fkd.evaluation._scores_table import SCORE_COLUMNS
 from fkd.evaluation._stored_tables import shipped_dir, witness_path
 from fkd.evaluation.claims import Claim, check_claims
 from fkd.evaluation.compare import analyse_and_compare, compare
@@ -11,6 +12,23 @@ from fkd.evaluation.detail import (
     example_detail,
     gap_curve,
     reproduce_snippet,
+)
+from fkd.evaluation.leaderboard import (
+    SPREAD_COLUMNS,
+    STUDENT_COLUMNS,
+    figures_of,
+    leaderboard,
+    leaderboard_columns,
+    pareto,
+    score_configs,
+    score_students,
+    spread,
+)
+from fkd.evaluation.leaderboard_text import (
+    LEADERBOARD_FORMATS,
+    figure_text,
+    latex_table,
+    leaderboard_bytes,
 )
 from fkd.evaluation.levels import certificate_text, compare_levels, level_figures, time_budget
 from fkd.evaluation.measures import MEASURES_COLUMNS, MeasuresConfig, measure_names
@@ -64,6 +82,10 @@ from fkd.evaluation.robustness_summary import (
 )
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.saliency import GapSaliency, gap_saliency, per_pixel, saliency_of
+from fkd.evaluation.scored_pair import ScoredPair, ScoresConfig
+from fkd.evaluation.scores import SCORES, Figure, ScoreGroup, all_figures, group_names, group_of
+from fkd.evaluation.scores.calibration import RELIABILITY_COLUMNS
+from fkd.evaluation.scores_store import Scores, find_scores, score_pair, scores_key
 from fkd.evaluation.store import (
     Analysis,
     AnalysisEntry,
@@ -88,18 +110,25 @@ from fkd.evaluation.transfer_summary import (
 
 __all__ = [
     "LARGEST_RADIUS",
+    "LEADERBOARD_FORMATS",
     "MEASURES_COLUMNS",
     "RADIUS_COLUMNS",
     "RADIUS_STATUSES",
+    "RELIABILITY_COLUMNS",
     "ROBUSTNESS_COLUMNS",
     "ROBUSTNESS_FOLDER",
+    "SCORES",
+    "SCORE_COLUMNS",
     "SOUNDNESS_TOLERANCE",
+    "SPREAD_COLUMNS",
+    "STUDENT_COLUMNS",
     "TRANSFER_COLUMNS",
     "Analysis",
     "AnalysisConfig",
     "AnalysisEntry",
     "Claim",
     "ExampleDetail",
+    "Figure",
     "GapPlane",
     "GapSaliency",
     "MeasureSummary",
@@ -114,6 +143,10 @@ __all__ = [
     "Robustness",
     "RobustnessConfig",
     "RobustnessSummary",
+    "ScoreGroup",
+    "ScoredPair",
+    "Scores",
+    "ScoresConfig",
     "Share",
     "Spread",
     "Summary",
@@ -124,6 +157,7 @@ __all__ = [
     "TransferSummary",
     "WhoStaysRight",
     "agreement_radii",
+    "all_figures",
     "analyse",
     "analyse_and_compare",
     "attack_examples",
@@ -139,17 +173,26 @@ __all__ = [
     "cross_robustness",
     "disagreement_details",
     "example_detail",
+    "figure_text",
+    "figures_of",
     "find_analysis",
     "find_measures",
     "find_radii",
     "find_robustness",
+    "find_scores",
     "find_transfer",
     "finished_examples",
     "found_radius_text",
     "gap_curve",
     "gap_plane",
     "gap_saliency",
+    "group_names",
+    "group_of",
     "histogram",
+    "latex_table",
+    "leaderboard",
+    "leaderboard_bytes",
+    "leaderboard_columns",
     "level_figures",
     "list_analyses",
     "measure_curve",
@@ -159,6 +202,7 @@ __all__ = [
     "measurement_names",
     "measures_key",
     "measures_summary",
+    "pareto",
     "parse_analysis",
     "per_pixel",
     "plane_of",
@@ -172,8 +216,13 @@ __all__ = [
     "robustness_summary",
     "saliency_of",
     "save_analysis",
+    "score_configs",
+    "score_pair",
+    "score_students",
+    "scores_key",
     "search_radii",
     "shipped_dir",
+    "spread",
     "summarise",
     "time_budget",
     "transfer_key",
