@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from dashboard import backend
 from dashboard.registry import all_views
+from fkd.core.config import Config
 from fkd.core.paths import home_dir
 from fkd.evaluation import AnalysisConfig, analyse, list_analyses
 from fkd.models import ModelCard, read_card
+from fkd.runs import RunRecord
 from tests.support.pairs import save_digits_model
 from tests.support.soundness import sampled_students
 
@@ -56,6 +61,9 @@ class Opened:
         """All that is written on the page."""
         kinds = ("markdown", "caption", "info", "success", "subheader", "warning", "error")
         return "\n".join(str(e.value) for kind in kinds for e in getattr(self.app, kind))
+
+    def buttons(self, label: str) -> list:
+        return [button for button in self.app.button if button.label == label]
 
     def charts(self) -> int:
         return len(self.app.get("plotly_chart"))
@@ -113,6 +121,54 @@ def pair(own_folders: Path, analysed_home: Path) -> dict[str, object]:
     """A tiny pair in the user's models with a stored analysis; the address that shows it."""
     shutil.copytree(analysed_home, home_dir(), dirs_exist_ok=True)
     return {**TINY, "epsilon": EPSILON, "count": COUNT}
+
+
+@pytest.fixture
+def choice(pair: dict[str, object]) -> backend.Choice:
+    """The same pair as pages know it."""
+    return backend.Choice("digits", pair["teacher"], pair["student"], EPSILON, COUNT)
+
+
+def run_record(kind: str, config: Config, state: str, **facts: object) -> RunRecord:
+    """A run of ``config`` that began just now, called after its kind and state unless facts say else."""
+    usual = {"id": f"{kind}-{state}", "title": "tiny-student against tiny-teacher"}
+    now = datetime.now(UTC)
+    spec = config.model_dump(mode="json")
+    return RunRecord(
+        kind=kind, spec=spec, state=state, created=now, started=now, **{**usual, **facts}
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What pages ask of runs, without starting a process."""
+    calls: list[tuple] = []
+
+    def start_run(kind: str, spec: dict) -> str:
+        calls.append((kind, spec))
+        return f"{kind}-queued"
+
+    monkeypatch.setattr("fkd.runs.start_run", start_run)
+    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
+    monkeypatch.setattr("fkd.runs.resume_run", lambda run_id: calls.append(("resume", run_id)))
+    return calls
+
+
+@pytest.fixture
+def standing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make the given records all there are."""
+
+    def stand(*records: RunRecord) -> None:
+        known = {entry.id: entry for entry in records}
+        monkeypatch.setattr(
+            "fkd.runs.list_runs",
+            lambda limit=50, kind=None: [r for r in records if kind in (None, r.kind)],
+        )
+        monkeypatch.setattr("fkd.runs.get_run", known.__getitem__)
+        monkeypatch.setattr("fkd.runs.run_history", lambda *_, **__: pd.DataFrame())
+        monkeypatch.setattr("fkd.runs.run_log", lambda *_: "the log's last line")
+
+    return stand
 
 
 def shipped_students() -> list[ModelCard]:

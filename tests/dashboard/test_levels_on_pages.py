@@ -33,29 +33,10 @@ def staged():
 
 
 @pytest.fixture
-def choice(pair) -> backend.Choice:
-    return backend.Choice("digits", pair["teacher"], pair["student"], EPSILON, COUNT)
-
-
-@pytest.fixture
 def other(pair, choice) -> backend.Choice:
     """The pair's analysis at a second level, stored."""
     analyse(AnalysisConfig(**pair, certificate={"name": OTHER}))
     return choice.but(level=OTHER)
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """What pages ask of runs, without starting a process."""
-    calls: list[tuple] = []
-
-    def start_run(kind, spec):
-        calls.append((kind, spec))
-        return "analyse-new"
-
-    monkeypatch.setattr("fkd.runs.start_run", start_run)
-    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
-    return calls
 
 
 def bracket(example, seconds, lower, upper, **more) -> dict:

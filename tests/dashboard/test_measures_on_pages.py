@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -24,10 +23,9 @@ from fkd.evaluation import (
     measures_summary,
     wilson_share,
 )
-from fkd.runs import KINDS, RunRecord
-from tests.dashboard.conftest import COUNT, EPSILON
+from fkd.runs import KINDS
+from tests.dashboard.conftest import COUNT, run_record
 
-NOW = datetime.now(UTC)
 BUTTON = f"Attack {COUNT} images"
 
 
@@ -63,11 +61,6 @@ def _made() -> pd.DataFrame:
 
 
 @pytest.fixture
-def choice(pair) -> backend.Choice:
-    return backend.Choice("digits", pair["teacher"], pair["student"], EPSILON, COUNT)
-
-
-@pytest.fixture
 def stored(choice) -> backend.LoadedMeasures:
     config = backend.measures_of(choice)
     key = measures_key(config)
@@ -78,42 +71,13 @@ def stored(choice) -> backend.LoadedMeasures:
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What pages ask of runs, without starting a process."""
-    calls: list[tuple] = []
-    monkeypatch.setattr("fkd.runs.start_run", lambda *call: calls.append(call) or "attack-new")
-    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
-    return calls
-
-
-@pytest.fixture
-def standing(monkeypatch, choice):
+def standing(standing, choice):
     """Make one run of the choice's measures all there is."""
 
-    def stand(state: str, **facts: object) -> RunRecord:
-        record = RunRecord(
-            id=f"attack-{state}",
-            kind="attack",
-            spec=backend.measures_of(choice).model_dump(mode="json"),
-            title="tiny-student against tiny-teacher",
-            state=state,
-            created=NOW,
-            started=NOW,
-            **facts,
-        )
-        monkeypatch.setattr(
-            "fkd.runs.list_runs",
-            lambda limit=50, kind=None: [record] if kind in (None, "attack") else [],
-        )
-        monkeypatch.setattr("fkd.runs.get_run", lambda _: record)
-        monkeypatch.setattr("fkd.runs.run_history", lambda *_, **__: pd.DataFrame())
-        return record
+    def stand(state: str, **facts: object) -> None:
+        standing(run_record("attack", backend.measures_of(choice), state, **facts))
 
     return stand
-
-
-def start_buttons(session) -> list:
-    return [b for b in session.app.button if b.label == BUTTON]
 
 
 def headings(session) -> list[str]:
@@ -129,7 +93,7 @@ def test_nothing_stored_says_what_it_is_and_starts_by_a_button(opened, pair, cho
     assert "Largest gap of any class" in session.text and "KL divergence" in session.text
     assert f"the first {COUNT} images within ε" in session.text
     assert asked == []
-    [button] = start_buttons(session)
+    [button] = session.buttons(BUTTON)
     button.click()
     session.rerun().check()
     [(kind, spec)] = asked
@@ -150,7 +114,7 @@ def test_what_is_measured_follows_the_pair_and_the_ball_alone(choice):
 def test_what_is_stored_is_drawn_with_its_own_numbers(opened, pair, stored, choice, asked, measure):
     title = backend.measure_facts()[measure].title
     session = opened("gaps", **pair, measure=title).check()
-    assert start_buttons(session) == [] and asked == []
+    assert session.buttons(BUTTON) == [] and asked == []
     summary = next(one for one in measures_summary(stored.table) if one.measure == measure)
     shown = {metric.label: metric for metric in session.app.metric}
     assert shown["Mean"].value == figures.at_least(summary.attack.mean)
@@ -198,8 +162,8 @@ def test_a_second_visit_computes_nothing(stored, choice, monkeypatch):
 def test_a_run_is_watched_and_can_be_cancelled(opened, pair, standing, asked):
     standing("running", stage="attack", done=2, total=COUNT)
     session = opened("gaps", **pair).check()
-    assert start_buttons(session) == []
-    next(b for b in session.app.button if b.label == "Cancel").click()
+    assert session.buttons(BUTTON) == []
+    session.buttons("Cancel")[0].click()
     session.rerun().check()
     assert asked == [("cancel", "attack-running")]
 
@@ -208,13 +172,13 @@ def test_a_run_that_failed_shows_one_sentence(opened, pair, standing):
     standing("failed", message="The disk is full.")
     session = opened("gaps", **pair).check()
     assert session.text.count("The disk is full.") == 1
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
 
 
 def test_a_read_only_server_shows_and_starts_nothing(opened, pair, monkeypatch):
     monkeypatch.setenv("FKD_READ_ONLY", "1")
     session = opened("gaps", **pair).check()
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
     assert "so it starts no attack" in session.text
 
 
@@ -223,7 +187,7 @@ def test_without_the_images_nothing_can_be_attacked(opened, pair, monkeypatch):
     monkeypatch.setattr("dashboard.backend.data_set", lambda _: absent)
     session = opened("gaps", **pair).check()
     assert "so nothing can be attacked" in session.text
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
 
 
 # ---------------------------------------------------------------- who stays right

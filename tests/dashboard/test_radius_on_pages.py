@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -21,10 +20,10 @@ from fkd.evaluation import (
     radius_summary,
     search_radii,
 )
-from fkd.runs import KINDS, RunRecord
-from tests.dashboard.conftest import COUNT, EPSILON
+from fkd.runs import KINDS
+from tests.dashboard.conftest import COUNT, run_record
 
-NOW = datetime.now(UTC)
+BUTTON = f"Search {COUNT} images"
 NAMES = [column.name for column in RADIUS_COLUMNS]
 FRAME = pd.DataFrame(
     [
@@ -38,53 +37,19 @@ FRAME = pd.DataFrame(
 
 
 @pytest.fixture
-def choice(pair) -> backend.Choice:
-    return backend.Choice("digits", pair["teacher"], pair["student"], EPSILON, COUNT)
-
-
-@pytest.fixture
 def stored(choice) -> backend.LoadedRadii:
     search_radii(backend.radius_search(choice), device="cpu")
     return backend.find_radii(choice)
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What pages ask of runs, without starting a process."""
-    calls: list[tuple] = []
-    monkeypatch.setattr("fkd.runs.start_run", lambda *call: calls.append(call) or "radius-new")
-    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
-    return calls
-
-
-@pytest.fixture
-def standing(monkeypatch, choice):
+def standing(standing, choice):
     """Make one run of the choice's search all there is."""
 
-    def stand(state: str, **facts: object) -> RunRecord:
-        record = RunRecord(
-            id=f"radius-{state}",
-            kind="radius",
-            spec=backend.radius_search(choice).model_dump(mode="json"),
-            title="tiny-student against tiny-teacher",
-            state=state,
-            created=NOW,
-            started=NOW,
-            **facts,
-        )
-        monkeypatch.setattr(
-            "fkd.runs.list_runs",
-            lambda limit=50, kind=None: [record] if kind in (None, "radius") else [],
-        )
-        monkeypatch.setattr("fkd.runs.get_run", lambda _: record)
-        monkeypatch.setattr("fkd.runs.run_history", lambda *_, **__: pd.DataFrame())
-        return record
+    def stand(state: str, **facts: object) -> None:
+        standing(run_record("radius", backend.radius_search(choice), state, **facts))
 
     return stand
-
-
-def start_buttons(session) -> list:
-    return [b for b in session.app.button if b.label == f"Search {COUNT} images"]
 
 
 def traces(chart: figures.Chart) -> dict:
@@ -115,7 +80,7 @@ def test_nothing_stored_says_what_it_is_and_starts_by_a_button(opened, pair, cho
     assert "the largest ε up to which both networks *provably* predict the same" in session.text
     assert f"the first {COUNT} images, in L∞ up to ε = 0.3" in session.text
     assert asked == []
-    [button] = start_buttons(session)
+    [button] = session.buttons(BUTTON)
     button.click()
     session.rerun().check()
     [(kind, spec)] = asked
@@ -127,7 +92,7 @@ def test_nothing_stored_says_what_it_is_and_starts_by_a_button(opened, pair, cho
 def test_another_level_than_the_chosen_is_explained(opened, pair):
     session = opened("certificates", **pair, level="Exact", seconds=5).check()
     assert "**Tight** (Exact would take its seconds at each of a dozen radii" in session.text
-    assert start_buttons(session)
+    assert session.buttons(BUTTON)
 
 
 def test_radii_follow_the_norm(opened, pair):
@@ -137,7 +102,7 @@ def test_radii_follow_the_norm(opened, pair):
 
 def test_what_is_stored_is_drawn_with_its_own_numbers(opened, pair, stored, choice, asked):
     session = opened("certificates", **pair).check()
-    assert start_buttons(session) == [] and asked == []
+    assert session.buttons(BUTTON) == [] and asked == []
     summary = radius_summary(stored.table)
     shown = {metric.label: metric.value for metric in session.app.metric}
     certified = figures.proved_radius(summary.radius_certified_median)
@@ -205,9 +170,8 @@ def test_a_second_visit_computes_nothing(stored, choice, monkeypatch):
 def test_a_run_is_watched_and_can_be_cancelled(opened, pair, standing, asked):
     standing("running", stage="radius tight", done=2, total=COUNT)
     session = opened("certificates", **pair).check()
-    assert start_buttons(session) == []
-    assert [b for b in session.app.button if b.label == "Cancel"]
-    next(b for b in session.app.button if b.label == "Cancel").click()
+    assert session.buttons(BUTTON) == []
+    session.buttons("Cancel")[0].click()
     session.rerun().check()
     assert asked == [("cancel", "radius-running")]
 
@@ -221,7 +185,7 @@ def test_a_run_that_did_not_end_well_shows_one_sentence(opened, pair, standing, 
     assert session.text.count(message) == 1
     assert (message in session.errors) == (state == "failed")
     assert "Resume" in [button.label for button in session.app.button]
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
 
 
 def test_a_start_that_is_refused_says_why(opened, pair, monkeypatch):
@@ -230,7 +194,7 @@ def test_a_start_that_is_refused_says_why(opened, pair, monkeypatch):
 
     monkeypatch.setattr("fkd.runs.start_run", refuse)
     session = opened("certificates", **pair).check()
-    start_buttons(session)[0].click()
+    session.buttons(BUTTON)[0].click()
     session.rerun()
     assert "There is no room." in session.errors
 
@@ -238,7 +202,7 @@ def test_a_start_that_is_refused_says_why(opened, pair, monkeypatch):
 def test_a_read_only_server_shows_and_starts_nothing(opened, pair, monkeypatch):
     monkeypatch.setenv("FKD_READ_ONLY", "1")
     session = opened("certificates", **pair).check()
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
     assert "so it starts no search" in session.text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -22,16 +21,10 @@ from fkd.evaluation import (
     robustness_key,
     robustness_summary,
 )
-from fkd.runs import KINDS, RunRecord
-from tests.dashboard.conftest import COUNT, EPSILON
+from fkd.runs import KINDS
+from tests.dashboard.conftest import COUNT, EPSILON, run_record
 
-NOW = datetime.now(UTC)
 BUTTON = "Attack the teacher and the student"
-
-
-@pytest.fixture
-def choice(pair) -> backend.Choice:
-    return backend.Choice("digits", pair["teacher"], pair["student"], EPSILON, COUNT)
 
 
 def store(choice: backend.Choice, role: str, robust: list[bool]) -> Robustness:
@@ -68,41 +61,23 @@ def stored(choice) -> dict[str, Robustness]:
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What pages ask of runs, without starting a process."""
-    calls: list[tuple] = []
-    monkeypatch.setattr("fkd.runs.start_run", lambda *call: calls.append(call) or "robust-new")
-    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
-    return calls
-
-
-@pytest.fixture
-def standing(monkeypatch, choice):
+def standing(standing, choice):
     """Make runs of the choice's networks, by role, all there are: ``standing(teacher="running")``."""
 
     def stand(message: str | None = None, **states: str) -> None:
-        records = {
-            f"robust-{role}": RunRecord(
+        facts = {"message": message, "stage": "fab-t", "done": 2, "total": COUNT}
+        records = [
+            run_record(
+                "robust",
+                backend.robustness_search(choice, role),
+                state,
                 id=f"robust-{role}",
-                kind="robust",
-                spec=backend.robustness_search(choice, role).model_dump(mode="json"),
                 title=f"{getattr(choice, role)} alone",
-                state=state,
-                created=NOW,
-                started=NOW,
-                message=message,
-                stage="fab-t",
-                done=2,
-                total=COUNT,
+                **facts,
             )
             for role, state in states.items()
-        }
-        monkeypatch.setattr(
-            "fkd.runs.list_runs",
-            lambda limit=50, kind=None: list(records.values()) if kind in (None, "robust") else [],
-        )
-        monkeypatch.setattr("fkd.runs.get_run", records.__getitem__)
-        monkeypatch.setattr("fkd.runs.run_history", lambda *_, **__: pd.DataFrame())
+        ]
+        standing(*records)
 
     return stand
 
@@ -137,7 +112,7 @@ def test_nothing_stored_says_what_it_is_and_one_button_starts_both(opened, pair,
     assert "Not measured yet: **tiny-teacher** and **tiny-student**" in session.text
     assert asked == [] and tables(session) == {}
     assert start_buttons(session) == [BUTTON]
-    next(b for b in session.app.button if b.label == BUTTON).click()
+    session.buttons(BUTTON)[0].click()
     session.rerun().check()
     assert [(kind, spec["model"]) for kind, spec in asked] == [
         ("robust", "tiny-teacher"),
@@ -194,7 +169,7 @@ def test_what_one_network_lacks_is_all_that_is_started(opened, pair, choice, ask
     assert list(tables(session)["right at"]) == ["right at", "teacher"]
     assert "Not measured yet: **tiny-student**." in session.text
     assert start_buttons(session) == ["Attack the student"]
-    next(b for b in session.app.button if b.label == "Attack the student").click()
+    session.buttons("Attack the student")[0].click()
     session.rerun().check()
     assert [spec["model"] for _, spec in asked] == ["tiny-student"]
 
@@ -204,7 +179,7 @@ def test_both_runs_are_watched_and_can_be_cancelled(opened, pair, standing, aske
     session = opened("disagreements", **pair).check()
     assert start_buttons(session) == []
     assert "tiny-teacher alone" in session.text and "tiny-student alone" in session.text
-    cancels = [b for b in session.app.button if b.label == "Cancel"]
+    cancels = session.buttons("Cancel")
     assert [b.key for b in cancels] == ["cancel_robust-teacher", "cancel_robust-student"]
     cancels[1].click()
     session.rerun().check()
@@ -230,7 +205,7 @@ def test_a_start_that_is_refused_says_why(opened, pair, monkeypatch):
 
     monkeypatch.setattr("fkd.runs.start_run", refuse)
     session = opened("disagreements", **pair).check()
-    next(b for b in session.app.button if b.label == BUTTON).click()
+    session.buttons(BUTTON)[0].click()
     session.rerun()
     assert "There is no room." in session.errors
 

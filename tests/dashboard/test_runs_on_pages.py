@@ -35,38 +35,6 @@ def record(state: str, **changes: object) -> RunRecord:
     return RunRecord(**{**facts, **changes})
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """What pages ask of runs, without starting a process."""
-    calls: list[tuple] = []
-
-    def start_run(kind, spec):
-        calls.append((kind, spec))
-        return "train-queued"
-
-    monkeypatch.setattr("fkd.runs.start_run", start_run)
-    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
-    monkeypatch.setattr("fkd.runs.resume_run", lambda run_id: calls.append(("resume", run_id)))
-    return calls
-
-
-@pytest.fixture
-def standing(monkeypatch):
-    """Make the given records all there are."""
-
-    def stand(*records: RunRecord) -> None:
-        known = {entry.id: entry for entry in records}
-        monkeypatch.setattr(
-            "fkd.runs.list_runs",
-            lambda limit=50, kind=None: [r for r in records if kind in (None, r.kind)],
-        )
-        monkeypatch.setattr("fkd.runs.get_run", known.__getitem__)
-        monkeypatch.setattr("fkd.runs.run_history", lambda _: pd.DataFrame())
-        monkeypatch.setattr("fkd.runs.run_log", lambda *_: "the log's last line")
-
-    return stand
-
-
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_form_starts_a_valid_training(method, opened, pair, asked):
     role = METHODS.get(method).role

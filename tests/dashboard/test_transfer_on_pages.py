@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
-import pandas as pd
 import pytest
 
 from dashboard import backend, figures
 from dashboard.figures import theme
 from fkd.core.errors import ConfigError
 from fkd.evaluation import TransferCell, TransferConfig, transfer_witnesses, wilson_share
-from fkd.runs import KINDS, RunRecord
-from tests.dashboard.conftest import COUNT, EPSILON
+from fkd.runs import KINDS
+from tests.dashboard.conftest import COUNT, run_record
 from tests.support.pairs import save_digits_model
 
-NOW = datetime.now(UTC)
 STUDENTS = ["tiny-other", "tiny-student"]
 BUTTON = "Try the witnesses of 2 students"
 
@@ -35,8 +32,8 @@ def two(pair) -> dict[str, object]:
 
 
 @pytest.fixture
-def choice(two) -> backend.Choice:
-    return backend.Choice("digits", two["teacher"], two["student"], EPSILON, COUNT)
+def choice(two, choice) -> backend.Choice:
+    return choice
 
 
 @pytest.fixture
@@ -46,42 +43,21 @@ def stored(choice) -> backend.LoadedTransfer:
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What pages ask of runs, without starting a process."""
-    calls: list[tuple] = []
-    monkeypatch.setattr("fkd.runs.start_run", lambda *call: calls.append(call) or "transfer-new")
-    monkeypatch.setattr("fkd.runs.cancel_run", lambda run_id: calls.append(("cancel", run_id)))
-    return calls
-
-
-@pytest.fixture
-def standing(monkeypatch, choice):
+def standing(standing, choice):
     """Make one run of the choice's transfer all there is."""
 
-    def stand(state: str, **facts: object) -> RunRecord:
-        record = RunRecord(
-            id=f"transfer-{state}",
-            kind="transfer",
-            spec=backend.transfer_of(choice, STUDENTS).model_dump(mode="json"),
-            title="witnesses of 2 students of tiny-teacher",
-            state=state,
-            created=NOW,
-            started=NOW,
-            **facts,
+    def stand(state: str, **facts: object) -> None:
+        standing(
+            run_record(
+                "transfer",
+                backend.transfer_of(choice, STUDENTS),
+                state,
+                title="witnesses of 2 students of tiny-teacher",
+                **facts,
+            )
         )
-        monkeypatch.setattr(
-            "fkd.runs.list_runs",
-            lambda limit=50, kind=None: [record] if kind in (None, "transfer") else [],
-        )
-        monkeypatch.setattr("fkd.runs.get_run", lambda _: record)
-        monkeypatch.setattr("fkd.runs.run_history", lambda *_, **__: pd.DataFrame())
-        return record
 
     return stand
-
-
-def start_buttons(session) -> list:
-    return [b for b in session.app.button if b.label == BUTTON]
 
 
 def maps(session) -> list[dict]:
@@ -94,7 +70,7 @@ def test_nothing_stored_says_what_it_is_and_starts_by_a_button(opened, two, choi
     assert "are tried on the others" in session.text
     assert f"the first {COUNT} images within ε" in session.text
     assert asked == [] and maps(session) == []
-    [button] = start_buttons(session)
+    [button] = session.buttons(BUTTON)
     button.click()
     session.rerun().check()
     [(kind, spec)] = asked
@@ -124,7 +100,7 @@ def test_one_student_alone_has_nobody_to_try_on(opened, two, asked):
 def test_what_is_stored_is_drawn_with_its_own_numbers(opened, two, stored, asked, shown):
     names = {"carried": "Disagreements carried over", "ratio": "Gap relative to own"}
     session = opened("compare", **two, carried=names[shown]).check()
-    assert start_buttons(session) == [] and asked == []
+    assert session.buttons(BUTTON) == [] and asked == []
     [drawn] = maps(session)
     expected = figures.transfer_map(stored.summary.cells, shown)
     assert drawn["data"][0]["z"] == expected.figure.to_plotly_json()["data"][0]["z"]
@@ -147,8 +123,8 @@ def test_a_second_visit_computes_nothing(stored, choice, monkeypatch):
 def test_a_run_is_watched_and_can_be_cancelled(opened, two, standing, asked):
     standing("running", stage="attack", done=2, total=2 * COUNT)
     session = opened("compare", **two).check()
-    assert start_buttons(session) == []
-    next(b for b in session.app.button if b.label == "Cancel").click()
+    assert session.buttons(BUTTON) == []
+    session.buttons("Cancel")[0].click()
     session.rerun().check()
     assert asked == [("cancel", "transfer-running")]
 
@@ -161,7 +137,7 @@ def test_a_run_that_did_not_end_well_shows_one_sentence(opened, two, standing, s
     session = opened("compare", **two).check()
     assert session.text.count(message) == 1
     assert "Resume" in [button.label for button in session.app.button]
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
 
 
 def test_a_start_that_is_refused_says_why(opened, two, monkeypatch):
@@ -170,7 +146,7 @@ def test_a_start_that_is_refused_says_why(opened, two, monkeypatch):
 
     monkeypatch.setattr("fkd.runs.start_run", refuse)
     session = opened("compare", **two).check()
-    start_buttons(session)[0].click()
+    session.buttons(BUTTON)[0].click()
     session.rerun()
     assert "There is no room." in session.errors
 
@@ -178,7 +154,7 @@ def test_a_start_that_is_refused_says_why(opened, two, monkeypatch):
 def test_a_read_only_server_shows_and_starts_nothing(opened, two, monkeypatch):
     monkeypatch.setenv("FKD_READ_ONLY", "1")
     session = opened("compare", **two).check()
-    assert start_buttons(session) == []
+    assert session.buttons(BUTTON) == []
     assert "so it starts no trial" in session.text
 
 
