@@ -1,32 +1,29 @@
-"""Build what is shipped: teachers and students for digits and MNIST, and the tables of their pairs.
+"""Build what is shipped: the teachers and students of the zoo, and the tables of their pairs.
 
-    python pretrained/build.py                       # everything that is missing or out of date
-    python pretrained/build.py --dataset digits      # one data set
-    python pretrained/build.py --jobs 3              # three trainings at a time, one thread each
-    python pretrained/build.py --list                # what would be done
+    python pretrained/build.py                           # everything that is missing or out of date
+    python pretrained/build.py --dataset digits mnist    # some data sets
+    python pretrained/build.py --methods kd rslad        # some rows of the table, with their teachers
+    python pretrained/build.py --jobs 3                  # three processes at a time, one thread each
+    python pretrained/build.py --list                    # what is missing, and how long it will take
+    python pretrained/build.py --report --out REPORT.md  # what came out, and which claims hold
 
-Students are distilled, or copies of their teacher with rounded or pruned weights.  A model whose card
-names the same specification (and, for a student, the same teacher) is kept; an interrupted training goes
-on where it stopped.  Everything runs on the CPU, one thread a training, so that the same machine type
-gives the same weights.  Then each student is analysed against its teacher on the first 200 test images at
-every radius of `EPSILONS`.  Witnesses are images: those of digits are shipped, those of downloaded sets
-are not.  Last, each model's robustness alone is measured (`robustness.py`): a minute a model.
+The zoo is the table in `zoo.py`.  A model whose card names the same specification (and, for a student,
+the same teacher) is kept, wherever it was trained; an interrupted training goes on where it stopped.
+Teachers come first.  A model that fails is named at the end, its students are left out, and the others
+are made all the same; the exit code is then 1.  Then each student is analysed against its teacher on the
+first 200 test images at the radii of its data set, each model's robustness alone is measured, and so are
+the figures of the leaderboard.  Witnesses are images: those of digits are shipped, those of other sets
+are not.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 # Before torch is loaded: idle threads sleep (see fkd.__main__).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,266 +33,197 @@ sys.path.insert(0, str(ROOT.parent))
 
 from fkd.core.errors import FkdError  # noqa: E402
 from fkd.core.memory import keep_freed_memory  # noqa: E402
-from fkd.core.progress import Progress  # noqa: E402
-from fkd.data import get_data_set  # noqa: E402
-from fkd.distillation import CopySpec, TrainSpec, copy_model, train_model  # noqa: E402
-from fkd.evaluation import AnalysisConfig, ResolvedPair, analyse, shipped_dir, summarise  # noqa: E402
-from fkd.models import read_card  # noqa: E402
-from pretrained.robustness import drop_others, make_missing  # noqa: E402
+from pretrained import tables  # noqa: E402
+from pretrained.estimate import (  # noqa: E402
+    LARGEST_TOTAL,
+    Estimate,
+    TableEstimate,
+    duration,
+    total_size,
+)
+from pretrained.jobs import Job, run_jobs  # noqa: E402
+from pretrained.make import make  # noqa: E402
+from pretrained.specs import Member, is_current, registered, zoo  # noqa: E402
+from pretrained.zoo import COPIES, DATA, STUDENTS, TEACHERS  # noqa: E402
 
 LOG = logging.getLogger("build")
 
-#: Waiting threads sleep, so that trainings side by side do not slow each other down.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
-DIGITS: dict[str, Any] = {
-    "dataset": "digits",
-    "batch_size": 64,
-    "report_epsilons": (0.02, 0.05, 0.1),
-}
-MNIST: dict[str, Any] = {
-    "dataset": "mnist",
-    "batch_size": 128,
-    "report_epsilons": (0.05, 0.1, 0.2, 0.3),
-}
-#: Radii of the shipped analyses, and how many test images each covers.
-EPSILONS = (0.02, 0.05, 0.1)
-COUNT = 200
-TEACHER: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 16}}
-#: Students of their teacher's shape: part of the name, way of copying, settings.
-COPIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("8bit", "quantised", {"bits": 8, "granularity": "channel"}),
-    ("pruned", "pruned", {"share": 0.3}),
-)
-STUDENT: dict[str, Any] = {"architecture": "cnn_small", "architecture_config": {"width": 4}}
+def chosen(
+    members: Sequence[Member],
+    *,
+    datasets: Sequence[str] = (),
+    only: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> list[Member]:
+    """The members asked for (all, where nothing narrows it down) and the teachers that they need.
 
-Spec = TrainSpec | CopySpec
+    Raises:
+        FkdError: a name in ``only`` is no model of the zoo.
+    """
+    strangers = set(only) - {member.name for member in members}
+    if strangers:
+        raise FkdError(
+            f"The zoo has no model called '{min(strangers)}'; --list says which there are."
+        )
+    wanted = [
+        member
+        for member in members
+        if (not datasets or member.dataset in datasets)
+        and (not only or member.name in only)
+        and (not methods or member.label in methods)
+        and (not seeds or member.teacher is None or member.spec.seed in seeds)
+    ]
+    needed = {member.name for member in wanted} | {member.teacher for member in wanted}
+    return [member for member in members if member.name in needed]
 
 
-def zoo(dataset: str) -> list[Spec]:
-    """Specifications of one data set's models, teachers first."""
-    return [*trainings(dataset), *copies(dataset)]
-
-
-def copies(dataset: str) -> list[CopySpec]:
-    """The students that are copies of a teacher."""
-    common = DIGITS if dataset == "digits" else MNIST
+def training_jobs(members: Sequence[Member], device: str) -> list[Job]:
+    """A job for each model that is not there; students wait for the teachers that are made too."""
+    missing = [member for member in members if not _is_settled(member, members)]
     return [
-        CopySpec(
-            name=f"{dataset}-{kind}-of-{teacher}",
-            teacher=f"{dataset}-teacher-{teacher}",
-            method=method,
-            method_config=config,
-            report_epsilons=common["report_epsilons"],
-            device="cpu",
-        )
-        for teacher in ("pgd", "ibp")
-        for kind, method, config in COPIES
+        Job(m.name, _command("--train", m.name, device), frozenset({m.teacher} - {None}))
+        for m in missing
     ]
 
 
-def trainings(dataset: str) -> list[TrainSpec]:
-    """The teachers and the distilled students."""
-    is_digits = dataset == "digits"
-    common = {**(DIGITS if is_digits else MNIST), "device": "cpu", "seed": 0}
-    attack = {"epsilon": 0.1, "steps": 7 if is_digits else 5, "step_size": 0.03}
-    teachers = [
-        TrainSpec(
-            name=f"{dataset}-teacher-pgd",
-            method="pgd_at",
-            method_config=attack,
-            epochs=60 if is_digits else 8,
-            **TEACHER,
-            **common,
-        ),
-        TrainSpec(
-            name=f"{dataset}-teacher-ibp",
-            method="ibp",
-            method_config={"epsilon": 0.06 if is_digits else 0.15, "clean_weight": 0.6},
-            epochs=150 if is_digits else 16,
-            learning_rate=0.002 if is_digits else 0.003,
-            **TEACHER,
-            **common,
-        ),
-    ]
-    # Chosen among a dozen settings by the certified gap on digits (README, "The shipped models").
-    faithful = {"epsilon": 0.1, "temperature": 2.0, "kappa": 3.0, "attack_weight": 3.0}
-    # This teacher's own confidence cannot be certified at 0.1 on 8x8 pixels, so that a heavier
-    # certificate only cost accuracy.
-    lighter = {**faithful, "temperature": 1.0, "kappa": 1.0}
-
-    def settings(teacher: str) -> dict[str, dict[str, Any]]:
-        of_pgd_digits = is_digits and teacher == "pgd"
-        return {"kd": {}, "rslad": attack, "faithful": lighter if of_pgd_digits else faithful}
-
-    return teachers + [
-        TrainSpec(
-            name=f"{dataset}-{method}-of-{teacher}",
-            method=method,
-            method_config=config,
-            teacher=f"{dataset}-teacher-{teacher}",
-            # A faithful step costs ten times as much as one of plain KD.
-            epochs=100 if is_digits else 8 if method == "faithful" else 12,
-            **STUDENT,
-            **common,
-        )
-        for teacher in ("pgd", "ibp")
-        for method, config in settings(teacher).items()
+def table_jobs(members: Sequence[Member], device: str) -> list[Job]:
+    """A job for each model whose tables are not all there."""
+    return [
+        Job(f"tables of {member.name}", _command("--tables-of", member.name, device))
+        for member in members
+        if is_current(member.spec) and tables.missing(member)
     ]
 
 
-def is_current(spec: Spec) -> bool:
-    """Whether the folder holds the model that this specification makes."""
-    if not (ROOT / spec.name / "card.json").is_file():
-        return False
-    card = read_card(ROOT / spec.name)
-    if card.training_config != spec.model_dump(mode="json"):
-        return False
-    if spec.teacher is None:
-        return True
-    teacher = ROOT / spec.teacher
-    return (
-        (teacher / "card.json").is_file()
-        and card.teacher is not None
-        and card.teacher.model_hash == read_card(teacher).model_hash
+def _is_settled(member: Member, members: Sequence[Member]) -> bool:
+    """Whether the model is current and so will its teacher be: a new teacher makes students stale."""
+    teachers = [other for other in members if other.name == member.teacher]
+    return is_current(member.spec) and all(is_current(teacher.spec) for teacher in teachers)
+
+
+def _command(task: str, name: str, device: str) -> tuple[str, ...]:
+    return (sys.executable, str(ROOT / "build.py"), task, name, "--device", device)
+
+
+def show_list(members: Sequence[Member], everything: Sequence[Member]) -> None:
+    """Say of each model what is missing, and how long all of it will take."""
+    estimate, table_estimate = Estimate(everything), TableEstimate()
+    total, unknown = 0.0, 0
+    for member in members:
+        seconds: list[float | None] = []
+        if is_current(member.spec):
+            lacking = tables.missing(member)
+            text = f"lacks {', '.join(lacking)}" if lacking else "current"
+            if "analyses" in lacking:
+                seconds.append(table_estimate.seconds(member))
+        else:
+            seconds += [estimate.seconds(member), table_estimate.seconds(member)]
+            known = seconds[0]
+            text = "missing or out of date, " + ("?" if known is None else duration(known))
+        total += sum(value for value in seconds if value is not None)
+        unknown += any(value is None for value in seconds)
+        LOG.info("%s: %s", member.name, text)
+    more = f", and {unknown} models of unknown time" if unknown else ""
+    LOG.info(
+        "%d models, about %s of one process for what is missing%s",
+        len(members),
+        duration(total),
+        more,
+    )
+    sizes = [estimate.size(member) for member in everything]
+    known_sizes = [size for size in sizes if size is not None]
+    LOG.info(
+        "now %.1f MB of %.0f; all %d models without tables about %.1f MB, without %d of unknown size",
+        total_size() / 1e6,
+        LARGEST_TOTAL / 1e6,
+        len(everything),
+        sum(known_sizes) / 1e6,
+        len(sizes) - len(known_sizes),
     )
 
 
-def make(spec: Spec) -> None:
-    """Train one model, or copy its teacher, into its folder."""
-    if is_current(spec):
-        LOG.info("%s is up to date", spec.name)
-        return
-    shutil.rmtree(ROOT / spec.name, ignore_errors=True)
-    reported = 0.0
+def build(
+    members: Sequence[Member], everything: Sequence[Member], jobs: int, device: str, train: bool
+) -> int:
+    """Train what is missing, make the tables, drop what is stale.
 
-    def log(progress: Progress) -> None:
-        nonlocal reported
-        if time.monotonic() - reported > 15 or "clean_accuracy" in progress.values:
-            reported = time.monotonic()
-            values = ", ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in progress.values.items()
-            )
-            LOG.info(
-                "%s: %s %d/%d: %s", spec.name, progress.stage, progress.done, progress.total, values
-            )
-
-    out = ROOT / spec.name
-    if isinstance(spec, CopySpec):
-        model = copy_model(spec, out=out, progress=log)
-    else:
-        try:
-            model = train_model(spec, out=out, progress=log)
-        except FkdError:
-            # A checkpoint of an older specification is of no use to this script.
-            LOG.info("%s starts afresh", spec.name)
-            model = train_model(spec, out=out, progress=log, resume=False)
-    LOG.info("%s: done in %.0f s: %s", spec.name, model.card.seconds, model.card.metrics)
-
-
-def waves(specs: list[Spec]) -> Iterator[list[Spec]]:
-    """Teachers before the students that need them."""
-    yield [spec for spec in specs if spec.teacher is None]
-    yield [spec for spec in specs if spec.teacher is not None]
-
-
-def make_side_by_side(specs: list[Spec], jobs: int) -> None:
-    """Make models in ``jobs`` processes at a time.
-
-    Raises:
-        SystemExit: one failed.
+    Returns:
+        How many models or tables could not be made.
     """
-    for wave in waves(specs):
-        waiting, running = list(wave), {}
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                spec = waiting.pop(0)
-                running[spec.name] = subprocess.Popen(
-                    [sys.executable, str(ROOT / "build.py"), "--only", spec.name],
-                    env={**os.environ, **ONE_THREAD},
-                )
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    if process.returncode:
-                        raise SystemExit(f"{name} could not be built.")
-            time.sleep(0.2)
+    failures = run_jobs(training_jobs(members, device), jobs) if train else {}
+    failures |= run_jobs(table_jobs(members, device), jobs)
+    dropped = tables.prune(everything)
+    if dropped:
+        LOG.info("%d stale tables dropped", dropped)
+    for name, why in failures.items():
+        LOG.error("not made: %s (%s)", name, why)
+    size = total_size()
+    if size > LARGEST_TOTAL:
+        LOG.error("%.1f MB are more than the %.0f allowed", size / 1e6, LARGEST_TOTAL / 1e6)
+    return len(failures)
 
 
-def tables(specs: list[Spec]) -> list[AnalysisConfig]:
-    """What the shipped tables are of: each student with its teacher at each radius."""
-    return [
-        AnalysisConfig(
-            dataset=read_card(ROOT / spec.name).dataset,
-            teacher=spec.teacher,
-            student=spec.name,
-            epsilon=epsilon,
-            count=COUNT,
-        )
-        for spec in specs
-        if spec.teacher is not None and is_current(spec)
-        for epsilon in EPSILONS
-    ]
-
-
-def make_tables(specs: list[Spec]) -> None:
-    """Make the tables that are missing and drop those of pairs that are no more."""
-    folder = shipped_dir()
-    keys = {}
-    # A home of its own: the user's stored results must not pass for newly made ones.
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["FKD_HOME"] = home
-        for config in tables(specs):
-            key = ResolvedPair(config).key()
-            keys[key] = config.dataset
-            if (folder / f"{key}.parquet").is_file():
-                continue
-            analysis = analyse(config, device="cpu")
-            if not get_data_set(config.dataset).is_embedded:
-                analysis = dataclasses.replace(analysis, witnesses={})
-            folder.mkdir(exist_ok=True)
-            analysis.write(folder / f"{key}.parquet")
-            LOG.info(
-                "%s at %g: %s", config.student, config.epsilon, summarise(analysis.table).verdict
-            )
-    for path in folder.iterdir():
-        if path.is_file() and path.name.split(".")[0] not in keys:
-            path.unlink()
-    models = [spec.name for spec in specs if is_current(spec)]
-    make_missing(models)
-    drop_others(models)
-
-
-def main() -> None:
-    """Read the command line and build."""
-    keep_freed_memory()
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--dataset", choices=["digits", "mnist"], help="default: both")
-    parser.add_argument("--only", metavar="NAME", nargs="+", help="these models only")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--tables", action="store_true", help="make the tables, train nothing")
-    parser.add_argument("--list", action="store_true", help="say what is missing and stop")
-    arguments = parser.parse_args()
+    labels = [*TEACHERS, *STUDENTS, *COPIES]
+    parser.add_argument("--dataset", choices=list(DATA), nargs="+", default=[], help="default: all")
+    parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="these models only")
+    parser.add_argument("--methods", choices=labels, metavar="LABEL", nargs="+", default=[])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: all")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="say what is missing and stop")
+    what.add_argument("--tables", action="store_true", help="make the tables, train nothing")
+    what.add_argument("--report", action="store_true", help="write the report of what is there")
+    # What the processes are told that this one starts.
+    what.add_argument("--train", metavar="NAME", help=argparse.SUPPRESS)
+    what.add_argument("--tables-of", metavar="NAME", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="file of the report; default: standard output")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Read the command line and build; the exit code."""
+    keep_freed_memory()
+    arguments = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
-    names = [arguments.dataset] if arguments.dataset else ["digits", "mnist"]
-    specs = [spec for name in names for spec in zoo(name)]
-    if arguments.only:
-        specs = [spec for spec in specs if spec.name in arguments.only]
-    missing = [spec for spec in specs if not is_current(spec)]
-    if arguments.list:
-        for spec in specs:
-            LOG.info("%s %s", spec.name, "missing or out of date" if spec in missing else "current")
-    elif arguments.tables:
-        make_tables([spec for name in ["digits", "mnist"] for spec in zoo(name)])
-    elif arguments.only and len(specs) == 1:
-        make(specs[0])
-    else:
-        make_side_by_side(missing, max(1, arguments.jobs))
-        if not arguments.only:
-            make_tables([spec for name in ["digits", "mnist"] for spec in zoo(name)])
+    try:
+        everything = [m for name in DATA for m in zoo(name, arguments.device)]
+        one = arguments.train or arguments.tables_of
+        if one:
+            (member,) = (m for m in everything if m.name == one)
+            if arguments.train:
+                make(member.spec)
+            else:
+                tables.make_tables(member, arguments.device)
+            return 0
+        everything = registered(everything)
+        members = chosen(
+            everything,
+            datasets=arguments.dataset,
+            only=arguments.only,
+            methods=arguments.methods,
+            seeds=arguments.seeds,
+        )
+        if arguments.list:
+            show_list(members, everything)
+            return 0
+        if arguments.report:
+            from pretrained.report import write_report
+
+            return write_report(members, arguments.out)
+        failed = build(
+            members, everything, max(1, arguments.jobs), arguments.device, not arguments.tables
+        )
+    except FkdError as error:
+        LOG.error("%s", error)
+        return 1
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
+    sys.exit(main())

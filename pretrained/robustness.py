@@ -1,15 +1,15 @@
 """The shipped tables of standard robustness: every shipped model alone, at the radius shown first.
 
-They make the page *Disagreements* show something at once.  `build.py --tables` calls this; what is there
-is kept, so an interrupted build goes on with the next model.
+They make the page *Disagreements* show something at once.  Teachers are also measured as the leaderboard
+measures their students, which the claims are tested against.  What is there is kept, so an interrupted
+build goes on with the next model.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from fkd.evaluation import (
     ROBUSTNESS_FOLDER,
@@ -21,41 +21,50 @@ from fkd.evaluation import (
     shipped_dir,
 )
 from fkd.models import read_card
+from pretrained.zoo import COUNT, DATA
 
 LOG = logging.getLogger("build")
 
-#: The middle one of the radii of the shipped analyses, which the dashboard shows first.
-EPSILON = 0.05
+
+def shown_epsilon(dataset: str) -> float:
+    """The middle one of the radii of a data set's shipped analyses, which the dashboard shows first."""
+    epsilons = sorted(DATA[dataset].epsilons)
+    return epsilons[len(epsilons) // 2]
 
 
 def robustness_tables(models: Sequence[str]) -> list[RobustnessConfig]:
     """What the shipped tables are of; everything but names and radius is what the dashboard asks for."""
+    datasets = {name: read_card(name).dataset for name in models}
     return [
-        RobustnessConfig(dataset=read_card(name).dataset, model=name, epsilon=EPSILON)
-        for name in models
+        RobustnessConfig(dataset=dataset, model=name, epsilon=shown_epsilon(dataset))
+        for name, dataset in datasets.items()
     ]
 
 
-def make_missing(models: Sequence[str]) -> None:
-    """Make the tables that are missing, about a minute each."""
-    folder = shipped_dir() / ROBUSTNESS_FOLDER
-    # A home of its own: the user's stored results must not pass for newly made ones.
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["FKD_HOME"] = home
-        for config in robustness_tables(models):
-            path = folder / f"{robustness_key(ResolvedModel(config))}.parquet"
-            if path.is_file():
-                continue
-            found = measure_robustness(config, device="cpu")
-            folder.mkdir(parents=True, exist_ok=True)
-            found.write(path)
-            share = robustness_summary(found.table).robust.value
-            LOG.info("%s alone at %g: right on %.3g", config.model, EPSILON, share)
+def compared_tables(teachers: Sequence[str]) -> list[RobustnessConfig]:
+    """Teachers measured on the examples and at the radius of their students' figures."""
+    datasets = {name: read_card(name).dataset for name in teachers}
+    return [
+        RobustnessConfig(
+            dataset=dataset, model=name, epsilon=DATA[dataset].score_epsilon, count=COUNT
+        )
+        for name, dataset in datasets.items()
+    ]
 
 
-def drop_others(models: Sequence[str]) -> None:
-    """Drop the tables of models, or of a procedure, that are no more."""
-    keys = {robustness_key(ResolvedModel(config)) for config in robustness_tables(models)}
-    for path in (shipped_dir() / ROBUSTNESS_FOLDER).glob("*"):
-        if path.stem not in keys:
-            path.unlink()
+def table_path(config: RobustnessConfig) -> Path:
+    """Where the shipped table of a measurement lies, whether or not it is there."""
+    return shipped_dir() / ROBUSTNESS_FOLDER / f"{robustness_key(ResolvedModel(config))}.parquet"
+
+
+def make_missing(configs: Sequence[RobustnessConfig], device: str = "cpu") -> None:
+    """Make the tables that are missing, a minute or two each."""
+    for config in configs:
+        path = table_path(config)
+        if path.is_file():
+            continue
+        found = measure_robustness(config, device=device)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.write(path)
+        share = robustness_summary(found.table).robust.value
+        LOG.info("%s alone at %g: right on %.3g", config.model, config.epsilon, share)

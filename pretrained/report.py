@@ -1,0 +1,159 @@
+"""The build's own report, in Markdown: all figures of each data set, the claims, what is missing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from fkd import evaluation
+from fkd.evaluation import Claim, check_claims, find_robustness, robustness_summary
+from fkd.evaluation.leaderboard_text import figure_text
+from fkd.evaluation.scores import SCORES, Figure, all_figures, group_names
+from pretrained.estimate import LARGEST_TOTAL, total_size
+from pretrained.robustness import compared_tables
+from pretrained.specs import Member, is_current
+from pretrained.tables import missing, scores_of
+from pretrained.zoo import DATA
+
+LOG = logging.getLogger("build")
+
+
+def write_report(members: Sequence[Member], out: Path | None) -> int:
+    """Write the report of the members; the exit code, 1 where it holds an error."""
+    lines, errors = report(members)
+    text = "\n".join(lines) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+        LOG.info("written to %s", out)
+    for error in errors:
+        LOG.error("%s", error)
+    return 1 if errors else 0
+
+
+def report(members: Sequence[Member]) -> tuple[list[str], list[str]]:
+    """The report's lines, and the errors in it."""
+    errors = []
+    lacking = [member.name for member in members if not is_current(member.spec)]
+    if lacking:
+        errors.append(f"{len(lacking)} of {len(members)} models are missing or out of date.")
+    current = [member for member in members if member.name not in lacking]
+    bare = [member.name for member in current if missing(member)]
+    if bare:
+        errors.append(f"{len(bare)} models lack tables.")
+    size = total_size()
+    if size > LARGEST_TOTAL:
+        errors.append(f"{size / 1e6:.1f} MB are more than the {LARGEST_TOTAL / 1e6:.0f} allowed.")
+    lines = ["# The shipped models", "", f"{len(current)} models, {size / 1e6:.1f} MB.", ""]
+    lines += [f"**Error: {error}**\n" for error in errors]
+    for title, names in (("Missing or out of date", lacking), ("Without all tables", bare)):
+        lines += [f"{title}: {', '.join(f'`{name}`' for name in names)}.", ""] if names else []
+    tables, examples = {}, {}
+    for dataset in DATA:
+        students = [m for m in current if m.dataset == dataset and m.teacher is not None]
+        table = students_table(students)
+        if len(table):
+            tables[dataset] = table
+            examples[dataset] = count_examples(students)
+    claims = tested_claims(tables, {k: v for k, v in examples.items() if v is not None})
+    lines += ["## Claims", "", *claim_lines(claims)]
+    for dataset, table in tables.items():
+        lines += ["", f"## {dataset}", "", *figure_lines(dataset, table)]
+    return lines, errors
+
+
+def students_table(students: Sequence[Member]) -> pd.DataFrame:
+    """The leaderboard of students of one data set, with ``dataset`` and ``label`` of the zoo."""
+    configs = [scores_of(member) for member in students]
+    if not configs:
+        return pd.DataFrame()
+    table = evaluation.leaderboard(configs)
+    labels = {member.name: member.label for member in students}
+    names = [Path(name).name for name in table["student"]]
+    return table.assign(
+        dataset=students[0].dataset, label=[labels[name] for name in names], student=names
+    )
+
+
+def tested_claims(tables: Mapping[str, pd.DataFrame], examples: Mapping[str, int]) -> list[Claim]:
+    """The claims on all data sets' leaderboards, teachers measured as their students are."""
+    if not tables:
+        return []
+    both = pd.concat(tables.values(), ignore_index=True)
+    scored = both[["dataset", "teacher"]].drop_duplicates()
+    robust = {}
+    for teacher in scored["teacher"]:
+        found = find_robustness(compared_tables([teacher])[0])
+        if found is not None:
+            robust[teacher] = robustness_summary(found.table).robust.value
+    return check_claims(both, examples=examples, teacher_robust=robust)
+
+
+def count_examples(students: Sequence[Member]) -> int | None:
+    """Examples from which the students' clean accuracies are; None where no figures are there."""
+    for member in students:
+        found = evaluation.find_scores(scores_of(member))
+        if found is not None:
+            clean = found.table.loc[found.table["figure"] == "clean_accuracy", "count"].dropna()
+            return int(clean.iloc[0]) if len(clean) else None
+    return None
+
+
+def claim_lines(claims: Sequence[Claim]) -> list[str]:
+    """A table of claims, and how many hold of each paper."""
+    if not claims:
+        return ["No claim could be tested: no figures are there."]
+    lines = ["| paper | claims that hold |", "|---|--:|"]
+    for paper in dict.fromkeys(claim.paper for claim in claims):
+        of_paper = [claim.holds for claim in claims if claim.paper == paper]
+        lines.append(f"| {paper} | {sum(of_paper)} of {len(of_paper)} |")
+    lines += [
+        "",
+        "| holds | data set | teacher | statement | figures | students |",
+        "|---|---|---|---|---|--:|",
+    ]
+    for claim in claims:
+        figures = "; ".join(f"{name} {_text(name, v)}" for name, v in claim.figures.items())
+        lines.append(
+            f"| {'yes' if claim.holds else '**no**'} | {claim.dataset} | `{claim.teacher}` | "
+            f"{claim.statement} | {figures} | {claim.n} |"
+        )
+    return lines
+
+
+def _text(name: str, value: float) -> str:
+    return figure_text(all_figures()[name.split(": ")[1]], value)
+
+
+def figure_lines(dataset: str, table: pd.DataFrame) -> list[str]:
+    """All figures of a data set's students, a table for each group; means over seeds, +- deviations."""
+    data = DATA[dataset]
+    lines = [f"Figures of attacks and certificates are at radius {data.score_epsilon:.6g}."]
+    for group in group_names():
+        figures = [
+            f for f in SCORES.get(group).figures if f.name in table and table[f.name].notna().any()
+        ]
+        if figures:
+            lines += ["", f"### {SCORES.get(group).title}", "", *_group_lines(table, figures)]
+    return lines
+
+
+def _group_lines(table: pd.DataFrame, figures: Sequence[Figure]) -> Iterator[str]:
+    yield "| student | seeds | " + " | ".join(figure.title for figure in figures) + " |"
+    yield "|---|--:|" + "--:|" * len(figures)
+    for (teacher, label), rows in table.groupby(["teacher", "label"], sort=False):
+        cells = []
+        for figure in figures:
+            values = rows[figure.name].dropna()
+            cell = figure_text(figure, values.mean() if len(values) else None)
+            if len(values) > 1:
+                # In the figure's own unit, so that it can be read beside the mean.
+                scale = 100 if figure.unit == "share" else 1
+                cell += f" ± {scale * values.std(ddof=1):.2g}"
+            cells.append(cell)
+        yield f"| {label} of {teacher.rsplit('-', 1)[1]} | {len(rows)} | {' | '.join(cells)} |"

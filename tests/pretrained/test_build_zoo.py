@@ -1,0 +1,186 @@
+"""The build script: what is asked for, what is made, what is kept and what is dropped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from fkd.core.errors import FkdError
+from fkd.core.paths import pretrained_dir
+from fkd.evaluation import shipped_dir
+from fkd.models import read_card
+from pretrained import build, tables
+from pretrained.estimate import Estimate, duration, folder_size, total_size
+from pretrained.make import make
+from pretrained.specs import Member, is_current, zoo
+from pretrained.zoo import DATA
+
+DIGITS = zoo("digits")
+EVERYTHING = [member for name in DATA for member in zoo(name)]
+
+
+def names(members) -> list[str]:
+    return [member.name for member in members]
+
+
+def member(name: str) -> Member:
+    return next(member for member in EVERYTHING if member.name == name)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of shipped models that a test may change: a teacher and two students of it."""
+    for name in ("digits-teacher-pgd", "digits-kd-of-pgd", "digits-rslad-of-pgd"):
+        shutil.copytree(pretrained_dir() / name, tmp_path / "pretrained" / name)
+    monkeypatch.setenv("FKD_PRETRAINED_DIR", str(tmp_path / "pretrained"))
+    return tmp_path / "pretrained"
+
+
+def test_teachers_come_along_and_come_first():
+    picked = build.chosen(EVERYTHING, only=["digits-rslad-of-ibp"])
+    assert names(picked) == ["digits-teacher-ibp", "digits-rslad-of-ibp"]
+    picked = build.chosen(EVERYTHING, datasets=["mnist"], methods=["kd"], seeds=[1])
+    assert names(picked) == [
+        "mnist-teacher-pgd",
+        "mnist-teacher-ibp",
+        "mnist-teacher-standard",
+        "mnist-kd-of-pgd-s1",
+        "mnist-kd-of-ibp-s1",
+        "mnist-kd-of-standard-s1",
+    ]
+    assert build.chosen(EVERYTHING) == EVERYTHING
+
+
+def test_a_name_that_is_none_is_refused():
+    with pytest.raises(FkdError, match="The zoo has no model called 'digits-kd-of-nobody'"):
+        build.chosen(EVERYTHING, only=["digits-kd-of-nobody"])
+
+
+def test_only_what_is_missing_is_trained(folder):
+    jobs = {job.name: job for job in build.training_jobs(DIGITS, "cpu")}
+    assert set(names(DIGITS)) - set(jobs) == {
+        "digits-teacher-pgd",
+        "digits-kd-of-pgd",
+        "digits-rslad-of-pgd",
+    }
+    assert jobs["digits-kd-of-ibp"].needs == {"digits-teacher-ibp"}
+    assert jobs["digits-teacher-ibp"].needs == frozenset()
+    assert jobs["digits-kd-of-ibp"].command[-4:] == (
+        "--train",
+        "digits-kd-of-ibp",
+        "--device",
+        "cpu",
+    )
+
+
+def test_students_of_a_stale_teacher_are_made_again(folder):
+    card = folder / "digits-teacher-pgd" / "card.json"
+    values = json.loads(card.read_text())
+    values["training_config"]["epochs"] += 1
+    card.write_text(json.dumps(values))
+    assert is_current(member("digits-kd-of-pgd").spec)
+    jobs = {job.name for job in build.training_jobs(DIGITS, "cpu")}
+    assert {"digits-teacher-pgd", "digits-kd-of-pgd", "digits-rslad-of-pgd"} <= jobs
+
+
+SHORT = {"epochs": 1, "train_count": 128, "report_count": 8, "report_steps": 1}
+
+
+def test_a_model_is_made_once_and_again_when_its_row_changes(folder, caplog):
+    spec = member("digits-kd-of-pgd").spec.model_copy(update={**SHORT, "report_epsilons": (0.1,)})
+    assert not is_current(spec)
+    with caplog.at_level(logging.INFO):
+        make(spec)
+        first = read_card(folder / spec.name).created
+        make(spec)
+    assert is_current(spec)
+    assert read_card(folder / spec.name).created == first
+    assert "digits-kd-of-pgd is up to date" in caplog.text
+    assert caplog.text.count("digits-kd-of-pgd: done in") == 1
+    changed = spec.model_copy(update={"seed": 5})
+    make(changed)
+    assert read_card(folder / spec.name).seed == 5
+    assert is_current(changed) and not is_current(spec)
+
+
+def test_a_failure_is_named_and_the_exit_code_says_so(folder, monkeypatch, caplog):
+    monkeypatch.setattr(
+        build, "run_jobs", lambda jobs, _: {job.name: "exit code 9" for job in jobs[:1]}
+    )
+    monkeypatch.setattr(tables, "prune", lambda _: 0)
+    with caplog.at_level(logging.ERROR):
+        code = build.main(["--only", "digits-kd-of-ibp"])
+    assert code == 1
+    assert "not made: digits-teacher-ibp (exit code 9)" in caplog.text
+
+
+def test_all_there_is_success(folder, monkeypatch):
+    monkeypatch.setattr(tables, "missing", lambda _: [])
+    monkeypatch.setattr(tables, "prune", lambda _: 0)
+    assert build.main(["--only", "digits-kd-of-pgd"]) == 0
+
+
+def test_too_much_is_an_error(folder, monkeypatch, caplog):
+    monkeypatch.setattr(tables, "prune", lambda _: 0)
+    monkeypatch.setattr(build, "LARGEST_TOTAL", total_size() - 1)
+    with caplog.at_level(logging.ERROR):
+        build.build([], [], 1, "cpu", train=True)
+    assert "MB are more than the" in caplog.text
+    assert total_size() == folder_size(folder)
+
+
+def test_stale_tables_are_dropped_and_current_ones_kept(folder):
+    student = member("digits-kd-of-pgd")
+    keep = [tables._analysis_path(config) for config in tables.analyses_of(student)]
+    keep.append(keep[0].with_suffix(".witnesses.safetensors"))
+    keep += [tables.table_path(config) for config in tables.robustness_of(student)]
+    gone = [
+        shipped_dir() / "0123456789abcdef0123.parquet",
+        shipped_dir() / "robustness" / "0123456789abcdef0123.parquet",
+        shipped_dir() / "scores" / "0123456789abcdef0123-detail.parquet",
+    ]
+    for path in (*keep, *gone):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert tables.prune(DIGITS) == len(gone)
+    assert all(path.exists() for path in keep) and not any(path.exists() for path in gone)
+
+
+def test_what_is_missing_of_tables_is_named(folder):
+    student, teacher = member("digits-kd-of-pgd"), member("digits-teacher-pgd")
+    assert tables.missing(student) == ["analyses", "robustness", "figures"]
+    assert tables.missing(teacher) == ["robustness"]
+    assert [job.name for job in build.table_jobs(DIGITS, "cpu")] == [
+        "tables of digits-teacher-pgd",
+        "tables of digits-kd-of-pgd",
+        "tables of digits-rslad-of-pgd",
+    ]
+
+
+def test_times_are_those_of_like_models():
+    estimate = Estimate(EVERYTHING)
+    card = read_card(pretrained_dir() / "mnist-kd-of-ibp")
+    other = read_card(pretrained_dir() / "mnist-kd-of-pgd")
+    found = estimate.seconds(member("mnist-kd-of-ibp-s1"))
+    assert found is not None and min(card.seconds, other.seconds) <= found
+    # Nothing of Fashion-MNIST need be there: MNIST's images are as large.
+    assert estimate.seconds(member("fashion_mnist-rslad-of-ibp")) > found
+    assert estimate.size(member("fashion_mnist-rslad-of-ibp")) == pytest.approx(
+        folder_size(pretrained_dir() / "mnist-rslad-of-ibp"), rel=0.1
+    )
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (180, "3 min"), (4000, "1.1 h")])
+def test_durations_are_written_as_people_say_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_list_says_what_is_missing(folder, caplog):
+    with caplog.at_level(logging.INFO):
+        assert build.main(["--dataset", "digits", "--methods", "kd", "--list"]) == 0
+    assert "digits-teacher-ibp: missing or out of date, ?" in caplog.text
+    assert "digits-kd-of-pgd: lacks analyses, robustness, figures" in caplog.text
+    assert "of one process for what is missing" in caplog.text
