@@ -102,6 +102,21 @@ def setting_of(plan: Plan, student: nn.Module) -> Setting:
     return setting
 
 
+def setting_with(batch: Batch, teacher: nn.Module, student: nn.Module, **values: Any) -> Setting:
+    """A setting whose train split is the batch."""
+    whole = {
+        "teacher": teacher,
+        "student": student,
+        "images": batch.images,
+        "labels": batch.labels,
+        "example_ids": torch.arange(len(batch.images)),
+        "num_classes": 4,
+        "batch_size": 1,
+        "seed": 0,
+    }
+    return Setting(**{**whole, **values})
+
+
 def weights_of(model: Any) -> dict[str, torch.Tensor]:
     return model.network.state_dict()
 

@@ -12,6 +12,7 @@ from _tiny_training import (
     make_batch,
     make_method,
     make_mlp,
+    setting_with,
     tiny_spec,
     weights_of,
 )
@@ -20,7 +21,6 @@ from torch.nn import functional
 from fkd.core.errors import Cancelled, ConfigError
 from fkd.distillation import METHODS, train_model
 from fkd.distillation._confidence import label_confidence, who_takes_part
-from fkd.distillation.base import Setting
 
 FORMS = ["cckd_l", "cckd_t"]
 
@@ -115,25 +115,12 @@ def test_who_takes_part_by_hand():
     assert takes(least=9) == [True] * 4
 
 
-def setting_of(batch, teacher, student, ids, batch_size=1):
-    return Setting(
-        teacher=teacher,
-        student=student,
-        images=batch.images,
-        labels=batch.labels,
-        example_ids=ids,
-        num_classes=4,
-        batch_size=batch_size,
-        seed=0,
-    )
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_choice_lasts_until_the_next_look(form):
     batch, teacher = make_batch(12), frozen(make_mlp(1, (9,)))
     student, ids = make_mlp(2), torch.tensor([0, 2, 3, 4, 7, 8, 11])
     method = make_method(form, self_regulation=True, check_every=2)
-    setting = setting_of(batch, teacher, student, ids)
+    setting = setting_with(batch, teacher, student, example_ids=ids)
     method.set_up(setting)
     first = method.choose_examples(setting, 0)
     with torch.no_grad():
@@ -148,7 +135,9 @@ def test_a_choice_lasts_until_the_next_look(form):
     share = method.loss(batch, teacher, student, AT_THE_END).observed["distilled_share"]
     assert share.item() == first.sum().item() / len(ids)
     # A student that knows everything is noticed at the next look, and a batch is left.
-    setting = setting_of(batch, teacher, frozen(Sure(batch.labels[ids], 0)), ids, batch_size=3)
+    setting = setting_with(
+        batch, teacher, frozen(Sure(batch.labels[ids], 0)), example_ids=ids, batch_size=3
+    )
     assert torch.equal(method.choose_examples(setting, 1), first)
     assert method.choose_examples(setting, 2).sum() == 3
 
@@ -157,7 +146,7 @@ def test_a_choice_lasts_until_the_next_look(form):
 def test_without_self_regulation_everybody_takes_part(form):
     batch, teacher, student = make_batch(), frozen(make_mlp(1)), make_mlp(2)
     method = make_method(form)
-    setting = setting_of(batch, teacher, student, torch.arange(6))
+    setting = setting_with(batch, teacher, student)
     method.set_up(setting)
     assert method.choose_examples(setting, 0) is None
     assert not method.extra.state_dict()
