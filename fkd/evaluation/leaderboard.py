@@ -156,8 +156,13 @@ def _row(scores: Scores) -> dict[str, Any]:
         "recipe": recipe(card),
         "missing": ", ".join(scores.missing),
         "key": scores.key,
-        **dict(zip(scores.table.figure, scores.table.value, strict=True)),
+        # Nulls of nullable columns are no floats.
+        **dict(zip(scores.table.figure, _floats(scores.table.value), strict=True)),
     }
+
+
+def _floats(values: pd.Series) -> np.ndarray:
+    return values.to_numpy(dtype=float, na_value=np.nan)
 
 
 def recipe(card: ModelCard) -> str:
