@@ -1,0 +1,243 @@
+"""Certified-gap distillation: the certificate of the pair itself, made small while training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fkd.bounds.engine.inputs import InputSet
+from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
+from fkd.bounds.joint import JointLogits
+from fkd.core.ball import Ball
+from fkd.distillation._certified import GapBound
+from fkd.distillation._initialisation import ibp_initialise
+from fkd.distillation._inner import ascend, joint_divergence, uniform_start
+from fkd.distillation._tight_bounds import MarginForms, TrainingPass, joint_gap
+from fkd.distillation.base import (
+    METHODS,
+    Batch,
+    Clock,
+    LossParts,
+    Method,
+    RampConfig,
+    Setting,
+    kl_divergence,
+    teacher_logits,
+)
+from fkd.distillation.faithful import GapClass, Initialisation, Temperature
+
+#: Memory that the teacher's linear bounds of all training images may take, in bytes; where they need
+#: more they are computed in each step.
+_REMEMBERED = 2**28
+#: Images whose bounds are computed together.
+_AT_ONCE = 64
+
+
+class CertifiedGapConfig(RampConfig):
+    """The ball, and what the certificate and the attack weigh in it."""
+
+    temperature: Temperature = 2.0
+    kappa: float = Field(
+        default=3.0, ge=0.0, le=1000.0, description="Weight of the certified gap after the ramp."
+    )
+    attack_weight: float = Field(
+        default=3.0,
+        ge=0.0,
+        le=1000.0,
+        description="Weight, after the ramp, of the divergence at an attacked point of the ball (the "
+        "gap from below); 0 leaves the attack out.",
+    )
+    attack_steps: int = Field(
+        default=5, ge=1, le=200, description="Steps of that attack, each of 2.5 epsilon / steps."
+    )
+    bounded_share: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=1.0,
+        description="Share of each batch whose gap is bounded; less is faster.",
+    )
+    gap_class: GapClass = "teacher"
+    ibp_initialisation: Initialisation = True
+
+
+@dataclass(frozen=True)
+class RememberedForms:
+    """The teacher's linear bounds of all training images on the largest balls, hence on smaller ones.
+
+    Attributes:
+        images: (N, C, H, W), the images they are of, not augmented.
+        places: int64 (N,), row of each image's bounds.
+        classes: int64 (M,), the compared class of each row.
+        forms: of M rows.
+    """
+
+    images: Tensor
+    places: Tensor
+    classes: Tensor
+    forms: MarginForms
+
+    @classmethod
+    def of(
+        cls, setting: Setting, network: BoundedNetwork, gap_class: str, epsilon: float
+    ) -> RememberedForms:
+        """Computed in chunks that depend on nothing but the setting, so a resumed run has the same."""
+        ids, teacher = setting.example_ids, setting.teacher
+        chosen: list[Tensor] = []
+        parts: list[MarginForms] = []
+        with torch.no_grad():
+            for some in ids.split(_AT_ONCE):
+                images = setting.images[some]
+                target = teacher_logits(teacher, images)
+                chosen.append(target.argmax(1) if gap_class == "teacher" else setting.labels[some])
+                rows = margin_rows(chosen[-1], target.shape[1], images)
+                inputs = InputSet(*Ball(epsilon=epsilon).limits(images))
+                parts.append(MarginForms.of(network, inputs, images, rows))
+        places = torch.zeros(len(setting.images), dtype=torch.int64, device=ids.device)
+        places[ids] = torch.arange(len(ids), device=ids.device)
+        return cls(setting.images, places, torch.cat(chosen), MarginForms.cat(parts))
+
+    def look_up(self, batch: Batch, count: int) -> tuple[Tensor, MarginForms] | None:
+        """Classes and bounds of a batch's first images; None where those were augmented."""
+        ids = batch.example_ids[:count]
+        if int(ids.max()) >= len(self.images):
+            return None
+        if not torch.equal(self.images[ids], batch.images[:count]):
+            return None
+        rows = self.places[ids]
+        return self.classes[rows], self.forms[rows]
+
+
+@METHODS.register("certified_gap")
+class CertifiedGap(Method):
+    """Certified-gap distillation, L = tau^2 KL(p^T_tau || p^S_tau) + kappa Delta(x) + w KL at x~.
+
+    Faithful distillation (2306.04431) asks for a student that is verifiably close to its teacher in the
+    ball B(x).  Here the loss is the project's own certificate of the pair, so that what is trained is
+    what is certified afterwards; all of the following is this project's [ours]:
+
+    * hidden units of both networks are bounded as level *fast* bounds them: intervals, and a backward
+      pass of linear relaxation (CROWN, 1811.00866) where those leave a sign open.  Intervals alone, as
+      in `Faithful`, overstate what comes out, and a student trained on them gives up accuracy and
+      closeness to its teacher for widths that the certificate never sees;
+    * log-odds a = -LSE_j(z_j - z_c) of each network then lie in a range, and a_P - a_Q is at most
+      max_j sup(m^Q_j - m^P_j) for margins m_j = z_j - z_c, the two networks' linear coefficients being
+      added before their absolute value is taken, so that what they share cancels;
+    * Delta(x) is the mean of the bounds of p^T_c - p^S_c and p^S_c - p^T_c on B(x) that follow exactly.
+      The certificate draws further lines: it is never looser;
+    * the attack presses the gap from below, by KL(p^T || p^S) at the x~ of B(x) that maximises it;
+    * epsilon and both weights grow together from 0, and kappa = w = 0 is KD.
+
+    The teacher's linear bounds do not depend on the student: where they fit into memory they are made
+    once for all training images, on the whole ball, which holds for the smaller balls of the ramp too.
+    """
+
+    title = "Certified-gap distillation"
+    role = "student"
+    source = "This project's joint certificate, after Faithful knowledge distillation, 2306.04431"
+    Config = CertifiedGapConfig
+    uses_bounds = True
+
+    def __init__(self, config: CertifiedGapConfig) -> None:
+        super().__init__(config)
+        self._setting: Setting | None = None
+        self._remembered: RememberedForms | None = None
+
+    def set_up(self, setting: Setting) -> None:
+        """Keep the training images, whose bounds of the teacher are computed once."""
+        self._setting, self._remembered = setting, None
+
+    def prepare(self, setting: Setting) -> None:
+        """Check both networks and, if asked, start the student from IBP initialisation."""
+        super().prepare(setting)
+        for network in (setting.teacher, setting.student):
+            if network is not None:
+                TrainingPass(self.bounded(network), setting.images[:1])
+        if self.config.ibp_initialisation:
+            ibp_initialise(setting.student, setting.seed)
+
+    def loss(
+        self, batch: Batch, teacher: nn.Module | None, student: nn.Module, clock: Clock
+    ) -> LossParts:
+        """Clean divergence, certified gap and attacked divergence at the current radius."""
+        config: CertifiedGapConfig = self.config
+        target = teacher_logits(teacher, batch.images)
+        divergence = kl_divergence(target, student(batch.images), config.temperature)
+        terms = {"distillation": (config.temperature**2, divergence)}
+        risen = config.risen(clock)
+        epsilon = config.epsilon * risen
+        observed: dict[str, float | Tensor] = {"epsilon": epsilon}
+        if risen * config.kappa > 0 and teacher is not None:
+            sides = torch.stack(
+                [side.gap for side in self.gap_bounds(batch, target, teacher, student, epsilon)]
+            )
+            terms["certified_gap"] = (config.kappa * risen, sides.mean())
+            observed["delta"] = sides.detach().amax(0).mean()
+        if risen * config.attack_weight > 0 and teacher is not None:
+            attacked = ascend(
+                JointLogits(teacher, student),
+                batch.images,
+                uniform_start(batch, epsilon),
+                joint_divergence,
+                epsilon=epsilon,
+                steps=config.attack_steps,
+                step_size=2.5 * epsilon / config.attack_steps,
+            )
+            terms["attacked"] = (
+                config.attack_weight * risen,
+                kl_divergence(teacher_logits(teacher, attacked), student(attacked)),
+            )
+        return LossParts.weighted(terms, observed)
+
+    def gap_bounds(
+        self,
+        batch: Batch,
+        target: Tensor,
+        teacher: nn.Module,
+        student: nn.Module,
+        epsilon: float,
+    ) -> tuple[GapBound, GapBound]:
+        """Bounds of p^T_c - p^S_c and of p^S_c - p^T_c on the balls of a batch's first images.
+
+        Args:
+            batch: N examples, of which the first ``bounded_share`` are bounded.
+            target: the teacher's logits (N, K).
+            teacher: gets no gradient.
+            student: gets the gradient.
+            epsilon: radius, at most the configured one.
+        """
+        count = math.ceil(self.config.bounded_share * len(batch.images))
+        images = batch.images[:count]
+        inputs = InputSet(*Ball(epsilon=epsilon).limits(images))
+        remembered = self._remember(teacher, target.shape[1])
+        known = None if remembered is None else remembered.look_up(batch, count)
+        if known is None:
+            by_label = self.config.gap_class == "label"
+            classes = batch.labels[:count] if by_label else target[:count].argmax(1)
+            rows = margin_rows(classes, target.shape[1], images)
+            with torch.no_grad():
+                of_teacher = MarginForms.of(self.bounded(teacher), inputs, images, rows)
+        else:
+            classes, of_teacher = known
+            rows = margin_rows(classes, target.shape[1], images)
+        # All images: batch normalisation's statistics are those of the whole batch.
+        of_student = MarginForms.of(self.bounded(student), inputs, batch.images, rows)
+        return joint_gap(of_teacher, of_student, inputs), joint_gap(of_student, of_teacher, inputs)
+
+    def _remember(self, teacher: nn.Module, num_classes: int) -> RememberedForms | None:
+        """What is known of the teacher on all training images, where that fits into memory."""
+        setting = self._setting
+        if setting is None or setting.teacher is not teacher:
+            return None
+        if self._remembered is None:
+            numbers = len(setting.example_ids) * 2 * (num_classes - 1) * setting.images[0].numel()
+            if numbers * setting.images.element_size() > _REMEMBERED:
+                return None
+            config: CertifiedGapConfig = self.config
+            self._remembered = RememberedForms.of(
+                setting, self.bounded(teacher), config.gap_class, config.epsilon
+            )
+        return self._remembered
