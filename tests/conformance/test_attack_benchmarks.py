@@ -138,7 +138,16 @@ def _run(benchmark, arguments, monkeypatch):
 
 
 def test_the_attacks_benchmark_ends_with_the_exact_table(monkeypatch, capsys):
-    few = ["--count", "2", "--epsilons", "0.002", "--students", "kd-of-ibp", "--methods", "search"]
+    few = [
+        "--count",
+        "2",
+        "--epsilons",
+        "0.002",
+        "--students",
+        "digits-kd-of-ibp",
+        "--methods",
+        "search",
+    ]
     assert _run(bench_attacks, [*few, "--exact", "1", "--exact-count", "2"], monkeypatch) == 0
     printed = capsys.readouterr().out
     assert "exact worst case known of 2 of 2 examples" in printed

@@ -12,6 +12,9 @@ def test_both_teachers_and_every_method_are_shipped():
     teachers = {card.method for card in list_models(dataset="digits", role="teacher")}
     assert "pgd_at" in teachers and teachers & {"ibp", "crown_ibp"}
     for teacher in list_models(dataset="digits", role="teacher"):
+        if teacher.method == "standard":
+            # It is there for plain KD alone.
+            continue
         assert teacher.metrics["clean_accuracy"] >= 0.97
         methods = {
             card.method
