@@ -7,7 +7,7 @@ import torch
 from _tiny_training import AT_THE_END, frozen, make_batch, make_method, make_mlp, tiny_spec
 
 from fkd.core.seeding import uniform_noise
-from fkd.distillation import check_spec, train_model
+from fkd.distillation import Clock, check_spec, train_model
 from fkd.distillation.base import _STREAMS_PER_STEP
 
 
@@ -103,6 +103,17 @@ def test_without_the_gradients_it_is_kd(case):
     )
     kd = make_method("kd", temperature=3.0).loss(batch, teacher, student, AT_THE_END)
     assert dict(parts) == dict(kd)
+
+
+def test_the_gradients_weight_rises_after_a_warm_up(case):
+    teacher, student, batch, *_ = case
+    method = make_method("kdiga", warm_up=0.2, ramp=0.4, ramp_shape="linear", **SETTINGS)
+    parts = [
+        method.loss(batch, teacher, student, Clock(step=step, epoch=0, total_steps=10))
+        for step in (2, 4, 6)
+    ]
+    assert "gradients" not in parts[0]
+    assert parts[1]["gradients"].item() == pytest.approx(parts[2]["gradients"].item() / 2)
 
 
 @pytest.mark.parametrize("adversarial", [False, True])
