@@ -22,7 +22,7 @@ from fkd.distillation._certified import GapBound, gap_bound
 
 #: Largest matrix (entries) that a convolution is written down as: thousands of tiny maps take ten times
 #: as long to convolve as to multiply.
-_LARGEST_MATRIX = 2**20
+_LARGEST_MATRIX = 2**15
 
 
 class TrainingPass(Propagator):
