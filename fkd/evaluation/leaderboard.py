@@ -56,7 +56,7 @@ SPREAD_COLUMNS: tuple[Column, ...] = (
     *(column for column in STUDENT_COLUMNS if column.name in ("teacher", "method", "architecture")),
     next(column for column in STUDENT_COLUMNS if column.name == "recipe"),
     Column("students", pa.string(), "name", "Names of the students, separated by commas."),
-    Column("seeds", pa.int64(), "number", "How many students with seeds of their own there are."),
+    Column("seeds", pa.int64(), "number", "How many different seeds they were trained with."),
 )
 
 
@@ -152,7 +152,7 @@ def _row(scores: Scores) -> dict[str, Any]:
         "teacher": pair.teacher_card.name,
         "method": card.method,
         "architecture": card.architecture,
-        "seed": card.seed,
+        "seed": card.training_config.get("seed") if card.seed is None else card.seed,
         "recipe": recipe(card),
         "missing": ", ".join(scores.missing),
         "key": scores.key,
@@ -228,7 +228,11 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
     figures = [figure.name for figure in figures_of(table)]
     by = ["teacher", "method", "architecture", "recipe"]
     grouped = table.groupby(by, sort=False)
-    facts = grouped.agg(students=("student", ", ".join), seeds=("student", "nunique")).reset_index()
+    # One null among seeds is a student that was not trained here.
+    facts = grouped.agg(
+        students=("student", ", ".join),
+        seeds=("seed", lambda seeds: seeds.nunique(dropna=False)),
+    ).reset_index()
     means = grouped[figures].mean().reset_index(drop=True)
     deviations = grouped[figures].std(ddof=1).reset_index(drop=True).add_suffix("_std")
     ordered = [name for figure in figures for name in (figure, f"{figure}_std")]

@@ -1,0 +1,232 @@
+"""Students side by side: rows from stored figures, seeds together, who is not beaten, tables written."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from fkd.core.errors import ConfigError
+from fkd.evaluation import (
+    LEADERBOARD_FORMATS,
+    SPREAD_COLUMNS,
+    STUDENT_COLUMNS,
+    all_figures,
+    figure_text,
+    figures_of,
+    find_scores,
+    latex_table,
+    leaderboard,
+    leaderboard_bytes,
+    leaderboard_columns,
+    pareto,
+    score_configs,
+    score_students,
+    spread,
+)
+from fkd.evaluation.leaderboard import recipe
+from fkd.models import read_card
+from tests.support.pairs import save_digits_model
+
+SETTINGS = {
+    "dataset": "digits",
+    "teacher": "big",
+    "epsilon": 0.06,
+    "count": 8,
+    "groups": ["retention", "cost"],
+}
+NAN = float("nan")
+
+
+def trained(name, seed, **more):
+    """A student whose card tells how it was trained."""
+    card = {
+        "training_config": {"name": name, "seed": seed, "epochs": 1, **more},
+        "history": [{"epoch": 1.0, "examples": 100.0}],
+        "seconds": 2.0 + seed,
+    }
+    save_digits_model(name, "student", hidden=(10,), seed=seed, **card)
+
+
+@pytest.fixture
+def students(own_folders):
+    save_digits_model("big", "teacher", hidden=(16,), seed=0)
+    trained("one", 1)
+    trained("two", 2)
+    trained("long", 2, epochs=2)
+
+
+def made_up(**columns):
+    """A leaderboard of four students, two of them of one recipe."""
+    facts = {
+        "student": ["a_1", "a_2", "b", "c"],
+        "teacher": "big",
+        "method": ["kd", "kd", "rslad", "faithful"],
+        "architecture": "mlp",
+        "seed": pd.array([0, 1, 0, None], "Int64"),
+        "recipe": ["r1", "r1", "r2", "r3"],
+        "missing": "",
+        "key": ["k1", "k2", "k3", "k4"],
+    }
+    return pd.DataFrame({**facts, **columns})
+
+
+def test_one_row_a_student_from_what_is_stored(students):
+    configs = score_configs(SETTINGS, ["one", "two", "long"])
+    assert leaderboard(configs).empty
+    table = score_students(configs[:2], device="cpu")
+    assert table.student.tolist() == ["one", "two"]
+    figures = [figure.name for figure in figures_of(table)]
+    assert list(table) == [*(column.name for column in STUDENT_COLUMNS), *figures]
+    assert figures[:2] == ["retention_train", "correction_train"]
+    assert table.training_seconds.tolist() == [3.0, 4.0] and table.seed.tolist() == [1, 2]
+    assert table.retention_test[1] == find_scores(configs[1]).value("retention_test")
+    # The third has no figures, and the first one group of two.
+    other = score_configs({**SETTINGS, "groups": ["cost", "fidelity"]}, ["one"])
+    (row,) = leaderboard(other).to_dict("records")
+    assert row["missing"] == "fidelity" and np.isnan(row["kl_inside"])
+    assert row["parameters"] == 64 * 10 + 10 + 10 * 10 + 10
+
+
+def test_seeds_are_told_by_the_cards(students):
+    one, two, longer = (read_card(name) for name in ("one", "two", "long"))
+    assert recipe(one) == recipe(two) != recipe(longer)
+    # A model that was not trained here is its own recipe.
+    save_digits_model("copy", "student", hidden=(10,), seed=1)
+    save_digits_model("other", "student", hidden=(10,), seed=2)
+    assert recipe(read_card("copy")) != recipe(read_card("other"))
+    table = score_students(
+        score_configs({**SETTINGS, "groups": ["cost"]}, ["one", "long", "two"]), device="cpu"
+    )
+    both = spread(table)
+    assert both.students.tolist() == ["one, two", "long"] and both.seeds.tolist() == [2, 1]
+    assert both.training_seconds.tolist() == [3.5, 4.0]
+
+
+def test_the_spread_by_hand():
+    table = spread(made_up(clean_accuracy=[0.9, 0.94, 0.8, 0.7], ece=[0.1, NAN, NAN, 0.2]))
+    names = [column.name for column in SPREAD_COLUMNS]
+    assert list(table) == [*names, "clean_accuracy", "clean_accuracy_std", "ece", "ece_std"]
+    assert table.method.tolist() == ["kd", "rslad", "faithful"]
+    assert table.seeds.tolist() == [2, 1, 1]
+    assert table.clean_accuracy.tolist() == pytest.approx([0.92, 0.8, 0.7])
+    # sqrt((0.02^2 + 0.02^2) / 1)
+    assert table.clean_accuracy_std[0] == pytest.approx(0.0282842712)
+    assert table.clean_accuracy_std[1:].isna().all() and table.ece_std.isna().all()
+    np.testing.assert_array_equal(table.ece, [0.1, np.nan, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "gap", "front"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [0.4, 0.3, 0.3, 0.1], [True, True, False, True]),
+        # Equal ones do not beat each other; what is missing is on no front and beats nobody.
+        ([0.9, 0.9, 0.95, 0.5], [0.2, 0.2, NAN, 0.3], [True, True, False, False]),
+        # As good in one and better in the other.
+        ([0.9, 0.9, 0.8, 0.8], [0.2, 0.3, 0.2, 0.1], [True, False, False, True]),
+    ],
+)
+def test_the_pareto_front_by_hand(accuracy, gap, front):
+    # A higher accuracy is better, and a smaller gap.
+    table = made_up(clean_accuracy=accuracy, gap_attack_mean=gap).set_index("student")
+    found = pareto(table, "clean_accuracy", "gap_attack_mean")
+    assert found.tolist() == front == pareto(table, "gap_attack_mean", "clean_accuracy").tolist()
+    assert found.index.tolist() == table.index.tolist()
+
+
+def test_a_front_needs_figures_with_a_better_end():
+    table = made_up(clean_accuracy=0.5, teacher_accuracy=0.5)
+    with pytest.raises(ConfigError, match="Neither a high nor a low 'teacher_accuracy' is better"):
+        pareto(table, "clean_accuracy", "teacher_accuracy")
+    with pytest.raises(ConfigError, match="no figure called 'clean_acuracy'; did you mean"):
+        pareto(table, "clean_acuracy", "clean_accuracy")
+
+
+def test_a_leaderboard_in_latex():
+    table = made_up(
+        clean_accuracy=[0.9, 0.9404, 0.8, NAN],
+        gap_attack_mean=[0.12399, 0.2, 0.3, NAN],
+        relative_clean_signed=[-0.01, 0.02, 0.0, NAN],
+    ).head(3)
+    text = latex_table(table, ["clean_accuracy", "gap_attack_mean", "relative_clean_signed"])
+    assert text == (
+        "\\begin{tabular}{llrrr}\n"
+        "\\toprule\n"
+        "student & method & accuracy, clean (\\%) & gap found, mean "
+        "& student more confident, clean \\\\\n"
+        "\\midrule\n"
+        "a\\_1 & kd & 90.0 & \\textbf{0.123} & $-$0.010 \\\\\n"
+        "a\\_2 & kd & \\textbf{94.0} & 0.200 & +0.020 \\\\\n"
+        "b & rslad & 80.0 & 0.300 & +0.000 \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
+
+
+def test_a_spread_in_latex_has_deviations_and_a_caption():
+    table = spread(made_up(clean_accuracy=[0.9, 0.94, 0.8, NAN], parameters=1234.0))
+    text = latex_table(table, caption="Students", label="tab:students")
+    assert "\\textbf{92.0} $\\pm$ 2.8 & \\textbf{1,234} $\\pm$ 0 \\\\" in text
+    assert "faithful & mlp & 1 & -- & \\textbf{1,234} \\\\" in text
+    assert "\\caption{Students}" in text and "\\label{tab:students}" in text
+    with pytest.raises(ConfigError, match="no figure called 'beauty'"):
+        latex_table(table, ["beauty"])
+
+
+def test_files_hold_the_same_and_say_what_it_is():
+    table = made_up(clean_accuracy=[0.9, 0.94, 0.8, NAN])
+    read = pd.read_csv(io.BytesIO(leaderboard_bytes(table, ".csv")))
+    assert read.clean_accuracy.tolist()[:3] == [0.9, 0.94, 0.8] and read.seed.isna()[3]
+    for kind in (table, spread(table)):
+        arrow = pq.read_table(io.BytesIO(leaderboard_bytes(kind, ".parquet")))
+        assert arrow.column_names == list(kind)
+        field = arrow.schema.field("clean_accuracy").metadata
+        assert field[b"unit"] == b"share" and b"classifies as labelled" in field[b"meaning"]
+        np.testing.assert_array_equal(arrow.to_pandas().clean_accuracy, kind.clean_accuracy)
+    assert leaderboard_bytes(table, ".tex").startswith(b"\\begin{tabular}")
+    with pytest.raises(ConfigError, match=r"written as \.csv, \.parquet, \.tex, got '\.xls'"):
+        leaderboard_bytes(table, ".xls")
+    assert LEADERBOARD_FORMATS == (".csv", ".parquet", ".tex")
+
+
+def test_every_column_is_documented():
+    table = spread(made_up(ece=[0.1, 0.2, 0.3, 0.4]))
+    told = leaderboard_columns(table).set_index("column")
+    assert told.index.tolist() == list(table)
+    assert (told.meaning.str.len() > 10).all()
+    assert told.loc["ece", "better"] == "lower" and told.loc["ece_std", "better"] == "neither"
+    assert told.loc["recipe", "better"] == ""
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "text"),
+    [
+        ("clean_accuracy", 0.98765, "98.8 %"),
+        ("gap_attack_mean", 0.98799, "0.987"),
+        ("gap_certified_mean", 0.98701, "0.988"),
+        ("relative_clean_signed", 0.0123, "+0.012"),
+        ("kl_inside", 0.012345, "0.0123"),
+        ("auroc_knn_noise", 0.98765, "0.988"),
+        ("flops", 14672.0, "14,672"),
+        ("latency_1", 0.24123, "0.241 ms"),
+        ("ece", None, "-"),
+        ("ece", NAN, "-"),
+    ],
+)
+def test_a_figure_in_words(figure, value, text):
+    assert figure_text(all_figures()[figure], value) == text
+
+
+def test_bad_input_is_one_sentence(students):
+    with pytest.raises(ConfigError, match="At least one student is needed, got none"):
+        score_configs(SETTINGS, [])
+    with pytest.raises(ConfigError, match="'one' is named more than once"):
+        score_configs(SETTINGS, ["one", "two", "one"])
+    with pytest.raises(ConfigError, match="no setting called 'beauty'"):
+        score_configs({**SETTINGS, "beauty": 1}, ["one"])
+    (first,) = score_configs(SETTINGS, ["one"])
+    with pytest.raises(ConfigError, match="Only analyses with the same epsilon"):
+        leaderboard([first, first.model_copy(update={"epsilon": 0.05})])
+    with pytest.raises(ConfigError, match="the same groups of figures"):
+        leaderboard([first, first.model_copy(update={"groups": ("cost",)})])
