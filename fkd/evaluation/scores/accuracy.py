@@ -26,8 +26,8 @@ from fkd.evaluation.scores._base import (
 )
 
 
-def _share_of(share: Share, count: int) -> Score:
-    return Score(share.value, share.low, share.high, count)
+def _share_of(share: Share, count: int, left_out: str | None = None) -> Score:
+    return Score(share.value, share.low, share.high, count, left_out)
 
 
 @SCORES.register("accuracy")
@@ -102,14 +102,17 @@ class Accuracy(ScoreGroup):
         """See `ScoreGroup.measure`."""
         right = [logits.argmax(1) == pair.labels for logits in pair.clean]
         teacher, student = (share(int(part.sum()), len(part)) for part in right)
-        summary = robustness_summary(pair.robustness(progress).table)
+        robustness = pair.robustness(progress)
+        summary = robustness_summary(robustness.table)
+        # Members of the ensemble that could not attack this network.
+        left_out = " ".join(robustness.left_out) or None
         return GroupScores(
             {
                 "clean_accuracy": student,
                 "teacher_accuracy": teacher,
                 "pgd_accuracy": _share_of(summary.pgd, summary.count),
-                "autoattack_accuracy": _share_of(summary.autoattack, summary.count),
-                "robust_accuracy": _share_of(summary.robust, summary.count),
+                "autoattack_accuracy": _share_of(summary.autoattack, summary.count, left_out),
+                "robust_accuracy": _share_of(summary.robust, summary.count, left_out),
                 "certified_accuracy": _certified(pair, progress),
             }
         )
