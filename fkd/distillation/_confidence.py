@@ -14,6 +14,9 @@ from fkd.core.precision import logits_of
 from fkd.distillation._inner import frozen_statistics
 from fkd.distillation.base import Method, Setting
 
+#: Examples judged at a time.
+_ROWS = 2048
+
 
 class CCKDConfig(Config):
     """Temperature, and whether examples leave the distillation."""
@@ -102,9 +105,10 @@ class ConfidenceConditioned(Method, ABC):
         if epoch % self.config.check_every == 0:
             ids = setting.example_ids
             with frozen_statistics(setting.student):
-                logits = logits_of(setting.student, setting.images[ids])
+                # A copy of all images at once could be larger than the network's own memory.
+                parts = [logits_of(setting.student, setting.images[p]) for p in ids.split(_ROWS)]
             taking = who_takes_part(
-                logits,
+                torch.cat(parts),
                 setting.labels[ids],
                 self.extra.teacher_confidence[ids],
                 margin=self.config.margin,

@@ -34,7 +34,7 @@ class KDIGAConfig(AttackConfig, RampConfig):
         default=1.0, ge=0.0, le=1000.0, description="Weight of the teacher's predictions (beta)."
     )
     gradient_weight: float = Field(
-        default=10.0,
+        default=1.0,
         ge=0.0,
         le=10_000.0,
         description="Weight of the distance of the input gradients (lambda), after the ramp.",
@@ -67,8 +67,9 @@ class KDIGA(Method):
     least as robust as its teacher), is from the abstract; the terms and the variant are quoted from
     memory and not checked against the text [mem].  [ours]: tau^2, the weights' defaults, that the
     gradient is that of the forward pass in train mode which the other terms use, and that lambda rises
-    from 0 after a warm-up (from the start, 10 kept a student on digits at a constant output, whose
-    gradient is never far off).  Before, and at lambda = 0, this is KD with labels.
+    from 0 after a warm-up.  Before, and at lambda = 0, this is KD with labels.  On digits lambda = 10
+    from the start kept a student at a constant output, whose gradient is never far off; risen slowly
+    it did no harm, but in KDIGA-A (without labels) it cost 29 points of accuracy; 1 cost none.
 
     The loss of an example that both networks are sure of has hardly any gradient, so that the term says
     most where the teacher is in doubt.  On digits it lowered the distance of the gradients and left the

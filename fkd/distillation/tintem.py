@@ -20,6 +20,8 @@ from fkd.models import LatentNetwork, ModelCard, latent_vectors
 
 #: Training examples that the head is fitted to.
 _SAMPLE = 20_000
+#: Examples read at a time after an epoch.
+_ROWS = 2048
 #: With less, the map starts with such large weights that the student's own cannot follow (digits: with a
 #: thousandth of it the distance after two epochs was 1.2 times as large).
 _RIDGE = 1.0
@@ -198,7 +200,11 @@ class TinTeM(Method):
         config, extra, ids = self.config, self.extra, setting.example_ids
         gain: float | Tensor = 1.0
         if config.decision == "probe" or config.distance == "cosine":
-            mapped = extra.map(latent_vectors(setting.student, setting.images[ids])[0])
+            # A copy of all images at once could be larger than the network's own memory.
+            parts = [
+                latent_vectors(setting.student, setting.images[p])[0] for p in ids.split(_ROWS)
+            ]
+            mapped = extra.map(torch.cat(parts))
             if config.distance == "cosine":
                 # The targets' mean square is 1 by the head's scale.
                 gain = mapped.square().sum(1).mean().clamp_min(1e-12).rsqrt()
