@@ -23,6 +23,7 @@ from fkd.evaluation import (
     shipped_dir,
     summarise,
 )
+from fkd.evaluation._packed_tables import pack_tables
 from fkd.evaluation.scored_pair import ScoresConfig
 from pretrained.robustness import (
     compared_tables,
@@ -105,7 +106,7 @@ def make_tables(member: Member, device: str) -> None:
 
 
 def prune(members: Sequence[Member]) -> int:
-    """Drop tables of pairs, models or procedures that are no more.
+    """Drop tables of pairs, models or procedures that are no more, and pack the figures.
 
     Args:
         members: the whole zoo: what it does not name goes.
@@ -119,11 +120,12 @@ def prune(members: Sequence[Member]) -> int:
     folder = shipped_dir()
     stale = [p for p in folder.glob("*") if p.is_file() and p.name.split(".")[0] not in analyses]
     stale += [p for p in (folder / evaluation.ROBUSTNESS_FOLDER).glob("*") if p.name not in alone]
-    figures = {key for member in current for key in _score_keys(member)}
-    stale += [p for p in (folder / SCORES_FOLDER).glob("*") if _score_key(p) not in figures]
     for path in stale:
         path.unlink()
-    return len(stale)
+    figures = {key for member in current for key in _score_keys(member)}
+    # Thousands of tables of a few rows, of which some have a second one beside the first.
+    keep = figures | {f"{key}-detail" for key in figures}
+    return len(stale) + pack_tables(folder / SCORES_FOLDER, keep)
 
 
 def _analysis_path(config: AnalysisConfig) -> Path:
@@ -155,11 +157,6 @@ def _score_keys(member: Member) -> set[str]:
     scores = scores_of(member)
     found = find_scores(scores) if scores is not None else None
     return set() if found is None else {str(one["key"]) for one in found.metadata.values()}
-
-
-def _score_key(path: Path) -> str:
-    """The key of the group of figures that a file is of: some have a second table beside the first."""
-    return path.stem.removesuffix("-detail")
 
 
 @contextmanager

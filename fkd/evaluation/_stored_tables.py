@@ -13,6 +13,7 @@ import pandas as pd
 from fkd.core.errors import StoreError
 from fkd.core.paths import pretrained_dir, results_dir
 from fkd.core.versions import package_versions
+from fkd.evaluation._packed_tables import find_packed
 from fkd.evaluation.config import InBallsConfig
 from fkd.records import (
     SCHEMA_VERSION,
@@ -69,13 +70,11 @@ def find_with_witnesses(
 def _find(folder: str, key: str) -> tuple[Path, StoredTable] | None:
     for place in (results_dir(), shipped_dir()):
         path = place / folder / f"{key}.parquet"
-        if not path.is_file():
-            continue
         try:
-            stored = read_table(path)
+            stored = read_table(path) if path.is_file() else find_packed(place / folder, key)
         except StoreError:
             continue
-        if stored.metadata.get("key") == key:
+        if stored is not None and stored.metadata.get("key") == key:
             return path, stored
     return None
 

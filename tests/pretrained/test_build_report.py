@@ -1,0 +1,89 @@
+"""The build's report: figures by row of the zoo, seeds together, claims, and what is wrong."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pandas as pd
+import pytest
+
+from fkd.core.paths import pretrained_dir
+from fkd.evaluation import check_claims
+from pretrained import build, report
+
+
+def students(**figures) -> pd.DataFrame:
+    """kd with two seeds, cckd_l with one."""
+    names = ["mnist-kd-of-pgd", "mnist-kd-of-pgd-s1", "mnist-cckd_l-of-pgd"]
+    return pd.DataFrame(
+        {
+            "dataset": "mnist",
+            "teacher": "mnist-teacher-pgd",
+            "student": names,
+            "label": ["kd", "kd", "cckd_l"],
+            **figures,
+        }
+    )
+
+
+def test_seeds_are_one_row_with_mean_and_deviation():
+    table = students(clean_accuracy=[0.98, 0.96, 0.97], gap_attack_mean=[0.1, 0.3, None])
+    lines = report.figure_lines("mnist", table)
+    assert lines[0].endswith("are at radius 0.1.")
+    assert [line for line in lines if line.startswith("###")] == [
+        "### Accuracy",
+        "### Faithfulness",
+    ]
+    # sqrt(2) points of deviation; a gap that was reached is rounded down.
+    assert "| kd of pgd | 2 | 97.0 % ± 1.4 |" in lines
+    assert (
+        "| kd of pgd | 2 | 0.200 ± 0.14 |" in lines or "| kd of pgd | 2 | 0.199 ± 0.14 |" in lines
+    )
+    assert "| cckd_l of pgd | 1 | 97.0 % |" in lines
+    assert "| cckd_l of pgd | 1 | - |" in lines
+
+
+def test_claims_are_counted_by_paper_and_listed():
+    table = students(robust_accuracy=[0.5, 0.5, 0.53], clean_accuracy=[0.98, 0.98, 0.5])
+    lines = report.claim_lines(check_claims(table, examples={"mnist": 10_000}))
+    assert "| CCKD, 2107.06993 | 1 of 2 |" in lines
+    (gain,) = [line for line in lines if "points better than kd under attack" in line]
+    assert gain.startswith("| yes | mnist | `mnist-teacher-pgd` |")
+    assert "cckd_l: robust_accuracy 53.0 %; kd: robust_accuracy 50.0 %" in gain
+    assert [line for line in lines if line.startswith("| **no** | mnist")]
+    assert report.claim_lines([]) == ["No claim could be tested: no figures are there."]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    path = tmp_path / "pretrained"
+    shutil.copytree(pretrained_dir() / "digits-teacher-pgd", path / "digits-teacher-pgd")
+    monkeypatch.setenv("FKD_PRETRAINED_DIR", str(path))
+    return path
+
+
+def test_what_is_missing_and_too_large_is_an_error(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(report, "LARGEST_TOTAL", 10_000)
+    out = tmp_path / "report.md"
+    words = ["--only", "digits-kd-of-pgd", "--report", "--out", str(out)]
+    with caplog.at_level(logging.ERROR):
+        assert build.main(words) == 1
+    text = out.read_text()
+    for error in (
+        "1 of 2 models are missing or out of date.",
+        "1 models lack tables.",
+        "0.1 MB are more than the 0 allowed.",
+    ):
+        assert f"**Error: {error}**" in text
+        assert error in caplog.text
+    assert "Missing or out of date: `digits-kd-of-pgd`." in text
+    assert "Without all tables: `digits-teacher-pgd`." in text
+
+
+def test_a_report_without_errors_goes_to_the_output(folder, monkeypatch, capsys):
+    monkeypatch.setattr(report, "missing", lambda _: [])
+    assert build.main(["--only", "digits-teacher-pgd", "--report"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# The shipped models\n\n1 models, 0.1 MB.\n")
+    assert "Error" not in text
