@@ -19,6 +19,7 @@ from fkd.evaluation.leaderboard import (
     figures_of,
     leaderboard,
     leaderboard_columns,
+    leaderboard_of,
     pareto,
     score_configs,
     score_students,
@@ -85,7 +86,14 @@ from fkd.evaluation.saliency import GapSaliency, gap_saliency, per_pixel, salien
 from fkd.evaluation.scored_pair import ScoredPair, ScoresConfig
 from fkd.evaluation.scores import SCORES, Figure, ScoreGroup, all_figures, group_names, group_of
 from fkd.evaluation.scores.calibration import RELIABILITY_COLUMNS
-from fkd.evaluation.scores_store import Scores, find_scores, score_pair, scores_key
+from fkd.evaluation.scores_store import (
+    Scores,
+    find_scores,
+    score_pair,
+    scores_key,
+    stored_scores,
+)
+from fkd.evaluation.side_by_side import SideBySide, side_by_side
 from fkd.evaluation.store import (
     Analysis,
     AnalysisEntry,
@@ -148,6 +156,7 @@ __all__ = [
     "Scores",
     "ScoresConfig",
     "Share",
+    "SideBySide",
     "Spread",
     "Summary",
     "Transfer",
@@ -193,6 +202,7 @@ __all__ = [
     "leaderboard",
     "leaderboard_bytes",
     "leaderboard_columns",
+    "leaderboard_of",
     "level_figures",
     "list_analyses",
     "measure_curve",
@@ -222,7 +232,9 @@ __all__ = [
     "scores_key",
     "search_radii",
     "shipped_dir",
+    "side_by_side",
     "spread",
+    "stored_scores",
     "summarise",
     "time_budget",
     "transfer_key",

@@ -18,6 +18,7 @@ from fkd.evaluation.compare import check_comparable
 from fkd.evaluation.config import ResolvedPair
 from fkd.evaluation.scored_pair import ScoresConfig
 from fkd.evaluation.scores import SCORES, Figure, all_figures
+from fkd.evaluation.scores.faithfulness import Faithfulness, figures_of_analysis
 from fkd.evaluation.scores_store import Scores, find_scores, score_pair
 from fkd.models import ModelCard
 from fkd.records import Column
@@ -128,25 +129,53 @@ def leaderboard(configs: Sequence[ScoresConfig]) -> pd.DataFrame:
             certificate or groups, so that their figures would not be comparable; or a name is unknown.
     """
     check_comparable(configs)
-    groups = {config.groups for config in configs}
-    if len(groups) > 1:
-        raise ConfigError(
-            "Only students with the same groups of figures can be set side by side; ask for the same "
-            "groups of each."
-        )
-    wanted = [figure.name for name in next(iter(groups), ()) for figure in SCORES.get(name).figures]
-    rows = []
-    for config in configs:
-        scores = find_scores(config)
-        if scores is not None:
-            rows.append(_row(scores))
+    found = (find_scores(config) for config in configs)
+    wanted = configs[0].groups if configs else ()
+    _check_groups([config.groups for config in configs])
+    return leaderboard_of([scores for scores in found if scores is not None], groups=wanted)
+
+
+def leaderboard_of(
+    found: Sequence[Scores],
+    analyses: Mapping[str, pd.DataFrame] | None = None,
+    *,
+    groups: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """A `leaderboard` of figures that are in memory already.
+
+    Args:
+        found: each student's, from `fkd.evaluation.stored_scores` or `find_scores`; comparable ones.
+        analyses: analysis tables by the student's name.  Where the group of faithfulness is missing, what
+            an analysis alone tells stands in its place; the group stays named in ``missing``.
+        groups: whose figures the columns are; those of the first student if absent.
+
+    Returns:
+        As `leaderboard`, one row for each of ``found``.
+
+    Raises:
+        ConfigError: their groups differ.
+    """
+    _check_groups([scores.config.groups for scores in found])
+    names = groups if groups is not None else (found[0].config.groups if found else ())
+    wanted = [figure.name for name in names for figure in SCORES.get(name).figures]
+    rows = [_row(scores, analyses or {}) for scores in found]
     table = pd.DataFrame(rows, columns=[*(column.name for column in STUDENT_COLUMNS), *wanted])
     return table.astype({"seed": "Int64", **dict.fromkeys(wanted, float)})
 
 
-def _row(scores: Scores) -> dict[str, Any]:
+def _check_groups(groups: Sequence[tuple[str, ...]]) -> None:
+    if len(set(groups)) > 1:
+        raise ConfigError(
+            "Only students with the same groups of figures can be set side by side; ask for the same "
+            "groups of each."
+        )
+
+
+def _row(scores: Scores, analyses: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     pair = ResolvedPair(scores.config.analysis())
     card = pair.student_card
+    told = analyses.get(card.name) if Faithfulness.name in scores.missing else None
+    from_analysis = {} if told is None else figures_of_analysis(told)
     return {
         "student": card.name,
         "teacher": pair.teacher_card.name,
@@ -156,6 +185,7 @@ def _row(scores: Scores) -> dict[str, Any]:
         "recipe": recipe(card),
         "missing": ", ".join(scores.missing),
         "key": scores.key,
+        **{name: score.value for name, score in from_analysis.items()},
         # Nulls of nullable columns are no floats.
         **dict(zip(scores.table.figure, _floats(scores.table.value), strict=True)),
     }

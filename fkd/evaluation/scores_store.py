@@ -120,8 +120,17 @@ def find_scores(config: ScoresConfig) -> Scores | None:
         ConfigError: unknown names, a pair that does not fit, or an unusable set out of distribution.
         DataError: a data set without a known fingerprint is absent.
     """
-    found = _collect(ScoredPair(config, device="cpu"), {})
+    found = stored_scores(config)
     return None if set(found.missing) == set(config.groups) else found
+
+
+def stored_scores(config: ScoresConfig) -> Scores:
+    """As `find_scores`; where no group is stored, a table without rows with all groups ``missing``.
+
+    Raises:
+        FkdError: as `find_scores`.
+    """
+    return _collect(ScoredPair(config, device="cpu"), {})
 
 
 def score_pair(

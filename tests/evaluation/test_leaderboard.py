@@ -13,6 +13,7 @@ from fkd.evaluation import (
     SPREAD_COLUMNS,
     STUDENT_COLUMNS,
     all_figures,
+    analyse,
     figure_text,
     figures_of,
     find_scores,
@@ -20,10 +21,12 @@ from fkd.evaluation import (
     leaderboard,
     leaderboard_bytes,
     leaderboard_columns,
+    leaderboard_of,
     pareto,
     score_configs,
     score_students,
     spread,
+    stored_scores,
 )
 from fkd.evaluation.leaderboard import recipe
 from fkd.models import read_card
@@ -230,3 +233,21 @@ def test_bad_input_is_one_sentence(students):
         leaderboard([first, first.model_copy(update={"epsilon": 0.05})])
     with pytest.raises(ConfigError, match="the same groups of figures"):
         leaderboard([first, first.model_copy(update={"groups": ("cost",)})])
+
+
+def test_an_analysis_stands_in_for_missing_faithfulness(students):
+    config = score_configs({**SETTINGS, "groups": ["faithfulness", "cost"]}, ["one"])[0]
+    nothing = stored_scores(config)
+    assert nothing.missing == ("faithfulness", "cost") and nothing.table.empty
+    told = analyse(config.analysis(), device="cpu").table
+    table = leaderboard_of([nothing], {"one": told})
+    [row] = table.to_dict("records")
+    assert row["gap_attack_mean"] == told.gap_attack.mean()
+    assert row["agreement_certified"] == told.agrees_certified.mean()
+    assert row["missing"] == "faithfulness, cost"
+    # What needs the whole split is not guessed from some examples.
+    assert np.isnan(row["agreement_clean"]) and np.isnan(row["parameters"])
+    # Measured figures need nobody to stand in, and both ways give the same.
+    measured = score_students([config], device="cpu")
+    known = table.columns[table.loc[0].notna() & (table.columns != "missing")]
+    pd.testing.assert_frame_equal(measured[known], table[known])

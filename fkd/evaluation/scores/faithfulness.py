@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 
 from fkd.core.progress import ProgressCallback
 from fkd.evaluation.scored_pair import ScoredPair
@@ -99,20 +100,23 @@ class Faithfulness(ScoreGroup):
         """See `ScoreGroup.measure`."""
         teacher, student = (logits.argmax(1) for logits in pair.clean)
         table = pair.analysis(progress).table
-        count = len(table)
-        clean, found = table.gap_clean.to_numpy(), table.gap_attack.to_numpy()
-        return GroupScores(
-            {
-                "agreement_clean": share(int((teacher == student).sum()), len(teacher)),
-                "agreement_found": share(int((~table.disagrees).sum()), count),
-                "agreement_certified": share(int(table.agrees_certified.sum()), count),
-                "gap_clean_mean": mean(clean, least=0.0, most=1.0),
-                "gap_attack_mean": mean(found, least=0.0, most=1.0),
-                "gap_attack_p95": Score(float(np.quantile(found, 0.95)), count=count),
-                "gap_attack_max": Score(float(found.max()), count=count),
-                **_certified(table.gap_certified.to_numpy(), table.certificate_reason),
-            }
-        )
+        clean = share(int((teacher == student).sum()), len(teacher))
+        return GroupScores({"agreement_clean": clean, **figures_of_analysis(table)})
+
+
+def figures_of_analysis(table: pd.DataFrame) -> dict[str, Score]:
+    """The figures of `Faithfulness` that an analysis table alone tells: all but ``agreement_clean``."""
+    count = len(table)
+    clean, found = table.gap_clean.to_numpy(), table.gap_attack.to_numpy()
+    return {
+        "agreement_found": share(int((~table.disagrees).sum()), count),
+        "agreement_certified": share(int(table.agrees_certified.sum()), count),
+        "gap_clean_mean": mean(clean, least=0.0, most=1.0),
+        "gap_attack_mean": mean(found, least=0.0, most=1.0),
+        "gap_attack_p95": Score(float(np.quantile(found, 0.95)), count=count),
+        "gap_attack_max": Score(float(found.max()), count=count),
+        **_certified(table.gap_certified.to_numpy(), table.certificate_reason),
+    }
 
 
 def _certified(bounds: np.ndarray, reasons: object) -> dict[str, Score]:
