@@ -72,8 +72,9 @@ class KDIGA(Method):
     it did no harm, but in KDIGA-A (without labels) it cost 29 points of accuracy; 1 cost none.
 
     The loss of an example that both networks are sure of has hardly any gradient, so that the term says
-    most where the teacher is in doubt.  On digits it lowered the distance of the gradients and left the
-    accuracy under attack as with KD; KDIGA-A raised that.
+    most where the teacher is in doubt.  On digits it halved the distance of the gradients at training
+    images (0.22 to 0.11, at test images 0.55 to 0.47) and left the accuracy under attack and the local
+    linearity (`fkd.attacks.single.local_linearity`) as with KD; KDIGA-A bettered both.
     """
 
     title = "KDIGA"
