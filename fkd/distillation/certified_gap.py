@@ -14,7 +14,6 @@ from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
 from fkd.bounds.joint import JointLogits
 from fkd.core.ball import Ball
 from fkd.distillation._certified import GapBound
-from fkd.distillation._initialisation import ibp_initialise
 from fkd.distillation._inner import ascend, joint_divergence, uniform_start
 from fkd.distillation._tight_bounds import MarginForms, TrainingPass, joint_gap
 from fkd.distillation.base import (
@@ -28,7 +27,7 @@ from fkd.distillation.base import (
     kl_divergence,
     teacher_logits,
 )
-from fkd.distillation.faithful import GapClass, Initialisation, Temperature
+from fkd.distillation.faithful import GapClass, Kappa, Temperature
 
 #: Memory that the teacher's linear bounds of all training images may take, in bytes; where they need
 #: more they are computed in each step.
@@ -40,10 +39,11 @@ _AT_ONCE = 64
 class CertifiedGapConfig(RampConfig):
     """The ball, and what the certificate and the attack weigh in it."""
 
-    temperature: Temperature = 2.0
-    kappa: float = Field(
-        default=3.0, ge=0.0, le=1000.0, description="Weight of the certified gap after the ramp."
+    ramp: float = Field(
+        default=0.25, ge=0.0, le=1.0, description="Share of training in which it grows to epsilon."
     )
+    temperature: Temperature = 2.0
+    kappa: Kappa = 5.0
     attack_weight: float = Field(
         default=3.0,
         ge=0.0,
@@ -55,13 +55,12 @@ class CertifiedGapConfig(RampConfig):
         default=5, ge=1, le=200, description="Steps of that attack, each of 2.5 epsilon / steps."
     )
     bounded_share: float = Field(
-        default=0.5,
+        default=0.25,
         gt=0.0,
         le=1.0,
         description="Share of each batch whose gap is bounded; less is faster.",
     )
     gap_class: GapClass = "teacher"
-    ibp_initialisation: Initialisation = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class RememberedForms:
 
     Attributes:
         images: (N, C, H, W), the images they are of, not augmented.
-        places: int64 (N,), row of each image's bounds.
+        places: int64 (N,), row of each image's bounds, -1 where the run does not train on it.
         classes: int64 (M,), the compared class of each row.
         forms: of M rows.
     """
@@ -96,18 +95,19 @@ class RememberedForms:
                 rows = margin_rows(chosen[-1], target.shape[1], images)
                 inputs = InputSet(*Ball(epsilon=epsilon).limits(images))
                 parts.append(MarginForms.of(network, inputs, images, rows))
-        places = torch.zeros(len(setting.images), dtype=torch.int64, device=ids.device)
+        places = torch.full((len(setting.images),), -1, device=ids.device)
         places[ids] = torch.arange(len(ids), device=ids.device)
         return cls(setting.images, places, torch.cat(chosen), MarginForms.cat(parts))
 
     def look_up(self, batch: Batch, count: int) -> tuple[Tensor, MarginForms] | None:
-        """Classes and bounds of a batch's first images; None where those were augmented."""
+        """Classes and bounds of a batch's first images; None where those were augmented or are others."""
         ids = batch.example_ids[:count]
         if int(ids.max()) >= len(self.images):
             return None
-        if not torch.equal(self.images[ids], batch.images[:count]):
-            return None
         rows = self.places[ids]
+        is_known = bool((rows >= 0).all())
+        if not is_known or not torch.equal(self.images[ids], batch.images[:count]):
+            return None
         return self.classes[rows], self.forms[rows]
 
 
@@ -151,13 +151,11 @@ class CertifiedGap(Method):
         self._setting, self._remembered = setting, None
 
     def prepare(self, setting: Setting) -> None:
-        """Check both networks and, if asked, start the student from IBP initialisation."""
+        """Check that linear relaxation can pass through both networks."""
         super().prepare(setting)
         for network in (setting.teacher, setting.student):
             if network is not None:
                 TrainingPass(self.bounded(network), setting.images[:1])
-        if self.config.ibp_initialisation:
-            ibp_initialise(setting.student, setting.seed)
 
     def loss(
         self, batch: Batch, teacher: nn.Module | None, student: nn.Module, clock: Clock

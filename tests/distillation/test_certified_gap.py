@@ -244,9 +244,14 @@ def test_the_teachers_remembered_bounds_are_those_of_the_step(remembering):
     assert certified(plan.method, batch, teacher, student, clock).isfinite()
 
 
-def test_augmented_images_are_bounded_afresh(remembering):
+def test_augmented_and_other_images_are_bounded_afresh(remembering):
     plan, student, batch = remembering
     teacher = plan.teacher.network
+    # The run trains on the first 90 alone.
+    images, labels = load_split("digits", "train").take(ids := torch.tensor([95, 4]))
+    other = Batch(images, labels, ids)
+    assert plan.method._remember(teacher, 10).look_up(other, 2) is None
+    assert plan.method._remember(teacher, 10).look_up(batch, 2) is not None
     moved = Batch(batch.images.roll(1, 3), batch.labels, batch.example_ids)
     found = certified(plan.method, moved, teacher, student)
     fresh = make_method("certified_gap", bounded_share=1.0)
