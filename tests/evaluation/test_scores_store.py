@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fkd.core.errors import Cancelled, ConfigError, UnsupportedModelError
+from fkd.core.errors import Cancelled, ConfigError, SoundnessError, UnsupportedModelError
 from fkd.core.paths import data_dir, results_dir
 from fkd.data import load_split
 from fkd.evaluation import (
@@ -28,6 +28,7 @@ from fkd.evaluation import (
     summarise,
 )
 from fkd.evaluation.scores import GroupScores, Score
+from fkd.evaluation.scores.accuracy import certified_right
 from tests.support.pairs import save_digits_model
 
 CHEAP = ("fidelity", "retention")
@@ -290,8 +291,6 @@ def test_bad_input_is_one_sentence(pair, change, sentence):
 
 
 def test_proofs_of_the_student_alone_are_counted_where_the_pair_disagrees(pair):
-    from fkd.evaluation.scores.accuracy import _certified
-
     # In a ball that is hardly more than a point all is proved, also where a poor teacher differs.
     save_digits_model("poor", "teacher", hidden=(3,), seed=3)
     config = ask("accuracy", teacher="poor", epsilon=1e-6, count=60)
@@ -299,8 +298,31 @@ def test_proofs_of_the_student_alone_are_counted_where_the_pair_disagrees(pair):
     right = table.student_pred == table.label
     apart = right & (table.teacher_pred != table.student_pred)
     assert apart.any() and not table.student_robust_certified[apart].any()
-    found = _certified(ScoredPair(config, device="cpu"), None)
-    assert found.value == pytest.approx(right.mean()) and found.count == 60
+    proved = certified_right(ScoredPair(config, device="cpu"))
+    np.testing.assert_array_equal(proved, right)
+
+
+def test_a_proof_that_an_attack_contradicts_stops_the_measurement(
+    pair, short_robustness, monkeypatch
+):
+    monkeypatch.setattr(
+        "fkd.evaluation.scores.accuracy.certified_right", lambda *_: np.ones(12, dtype=bool)
+    )
+    config = ask("accuracy", epsilon=0.3)
+    with pytest.raises(SoundnessError, match="an attack fooled 'near' although"):
+        score_pair(config, device="cpu")
+    assert find_scores(config) is None
+
+
+def test_proofs_that_there_cannot_be_leave_the_other_figures(pair, short_robustness, monkeypatch):
+    def refuse(*_):
+        raise UnsupportedModelError("No bound passes through.")
+
+    monkeypatch.setattr("fkd.evaluation.scores.accuracy.certified_right", refuse)
+    scores = score_pair(ask("accuracy"), device="cpu")
+    row = scores.table.set_index("figure").loc["certified_accuracy"]
+    assert np.isnan(row.value) and row.reason == "No bound passes through."
+    assert scores.value("robust_accuracy") is not None
 
 
 def test_relative_calibration_is_of_the_compared_class(pair):

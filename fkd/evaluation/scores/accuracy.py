@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fkd.bounds import certificate_config, make_certificate
-from fkd.core.errors import UnsupportedModelError
+from fkd.core.errors import SoundnessError, UnsupportedModelError
 from fkd.core.progress import ProgressCallback
 from fkd.evaluation.robustness import ResolvedModel
 from fkd.evaluation.robustness_store import robustness_key
@@ -113,13 +113,38 @@ class Accuracy(ScoreGroup):
                 "pgd_accuracy": _share_of(summary.pgd, summary.count),
                 "autoattack_accuracy": _share_of(summary.autoattack, summary.count, left_out),
                 "robust_accuracy": _share_of(summary.robust, summary.count, left_out),
-                "certified_accuracy": _certified(pair, progress),
+                "certified_accuracy": _certified(
+                    pair, robustness.table.robust.to_numpy(dtype=bool), progress
+                ),
             }
         )
 
 
-def _certified(pair: ScoredPair, progress: ProgressCallback | None) -> Score:
-    """Examples with a proof of either kind: each is sound by itself, so their union is."""
+def _certified(pair: ScoredPair, robust: np.ndarray, progress: ProgressCallback | None) -> Score:
+    """The share with a proof, held against what the attacks found (bool (N,), nothing found)."""
+    try:
+        proved = certified_right(pair, progress)
+    except UnsupportedModelError as error:
+        return missing(str(error))
+    wrong = np.flatnonzero(proved & ~robust)
+    if len(wrong):
+        raise SoundnessError(
+            f"Example {wrong[0]}: an attack fooled '{pair.config.student}' although its prediction was "
+            "certified; please report this pair."
+        )
+    return share(int(proved.sum()), len(proved))
+
+
+def certified_right(pair: ScoredPair, progress: ProgressCallback | None = None) -> np.ndarray:
+    """Which examples the student gets right with a proof that it does so on the whole ball, bool (N,).
+
+    Proofs are those of the analysis and, where it has none, of level fast on the student alone: each is
+    sound by itself, so their union is.
+
+    Raises:
+        UnsupportedModelError: the student holds an operation that cannot be bounded.
+        FkdError: whatever `fkd.evaluation.analyse` raises.
+    """
     table = pair.analysis(progress).table
     right = (table.student_pred == table.label).to_numpy()
     proved = table.student_robust_certified.to_numpy(dtype=bool, copy=True)
@@ -131,11 +156,8 @@ def _certified(pair: ScoredPair, progress: ProgressCallback | None) -> Score:
         student = pair.models[1].network
         region = pair.config.ball.region(images.to(pair.device), ids.to(pair.device))
         certificate = make_certificate(certificate_config({"name": "fast"}))
-        try:
-            alone = certificate.bound(
-                student, student, region, labels.to(pair.device), progress=progress
-            )
-        except UnsupportedModelError as error:
-            return missing(str(error))
+        alone = certificate.bound(
+            student, student, region, labels.to(pair.device), progress=progress
+        )
         proved[rest] = alone.student_robust.cpu().numpy()
-    return share(int((right & proved).sum()), len(table))
+    return right & proved
