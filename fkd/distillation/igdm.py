@@ -59,7 +59,8 @@ class IGDM(Method):
     CIFAR-10), alpha(t) = alpha * epoch / epochs, divergences summed over classes, and x - gamma v not
     clipped to [0, 1] are the published code's [code]; the paper's text was not at hand.  The divisor
     there is 200 whatever the number of epochs, and alpha(t) rises epoch by epoch; here with every step
-    [ours].  No labels.  At alpha = 0 this is the base.
+    [ours].  No labels.  At alpha = 0 this is the base.  On digits 20 is too much (96 % clean accuracy,
+    AdaAD 98 %), and 1 does no harm.
     """
 
     title = "IGDM"
