@@ -132,15 +132,15 @@ def show_list(members: Sequence[Member], everything: Sequence[Member]) -> None:
         duration(total),
         more,
     )
-    sizes = [estimate.size(member) for member in everything]
+    sizes = [size for m in everything for size in (estimate.size(m), table_estimate.size(m))]
     known_sizes = [size for size in sizes if size is not None]
     LOG.info(
-        "now %.1f MB of %.0f; all %d models without tables about %.1f MB, without %d of unknown size",
+        "now %.1f MB of %.0f; all %d models and their analyses about %.0f MB, without %d of unknown size",
         total_size() / 1e6,
         LARGEST_TOTAL / 1e6,
         len(everything),
         sum(known_sizes) / 1e6,
-        len(sizes) - len(known_sizes),
+        len({m.name for m in everything if None in (estimate.size(m), table_estimate.size(m))}),
     )
 
 

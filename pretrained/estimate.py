@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
 from fkd.core.paths import pretrained_dir
 from fkd.data import get_data_set
 from fkd.distillation import TrainSpec
-from fkd.evaluation import shipped_dir
+from fkd.evaluation import shipped_dir, witness_path
 from fkd.models import ModelCard
 from fkd.records import list_tables, read_metadata
 from pretrained.specs import Member, folder_of, shipped_card
@@ -64,20 +64,32 @@ class Estimate:
 
 
 class TableEstimate:
-    """Seconds of a pair's analyses, from those that are shipped."""
+    """Seconds and bytes of a pair's analyses, from those that are shipped."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
+        self._bytes: dict[str, list[int]] = {}
         for path in list_tables(shipped_dir()):
             metadata = read_metadata(path) or {}
             dataset = metadata.get("config", {}).get("dataset")
             if dataset and metadata.get("seconds"):
                 self._seconds.setdefault(dataset, []).append(float(metadata["seconds"]))
+                files = (path, witness_path(path))
+                size = sum(file.stat().st_size for file in files if file.is_file())
+                self._bytes.setdefault(dataset, []).append(size)
 
     def seconds(self, member: Member) -> float | None:
-        """Seconds of a student's analyses; None where none of its data set is there."""
+        """Seconds of a student's analyses; None where none of a like data set is there."""
+        return self._of(member, self._seconds)
+
+    def size(self, member: Member) -> float | None:
+        """Bytes of a student's analyses; None where none of a like data set is there."""
+        return self._of(member, self._bytes)
+
+    @staticmethod
+    def _of(member: Member, known: Mapping[str, Sequence[float]]) -> float | None:
         for dataset in _like_data_sets(member.dataset):
-            if found := self._seconds.get(dataset):
+            if found := known.get(dataset):
                 return mean(found) * len(member.table_epsilons)
         return None
 
