@@ -127,12 +127,31 @@ class CertifiedGap(Method):
       max_j sup(m^Q_j - m^P_j) for margins m_j = z_j - z_c, the two networks' linear coefficients being
       added before their absolute value is taken, so that what they share cancels;
     * Delta(x) is the mean of the bounds of p^T_c - p^S_c and p^S_c - p^T_c on B(x) that follow exactly.
-      The certificate draws further lines: it is never looser;
+      The certificate draws further lines;
     * the attack presses the gap from below, by KL(p^T || p^S) at the x~ of B(x) that maximises it;
     * epsilon and both weights grow together from 0, and kappa = w = 0 is KD.
 
     The teacher's linear bounds do not depend on the student: where they fit into memory they are made
     once for all training images, on the whole ball, which holds for the smaller balls of the ramp too.
+
+    On digits with the teacher ``ibp`` (trained at epsilon 0.1 for 100 epochs, one seed; 200 test images,
+    mean gap reached by the default attack ... certified by level fast, and images certified to agree):
+
+    ==================  ========  ====================  ====================
+    method              accuracy  epsilon 0.05          epsilon 0.1
+    ==================  ========  ====================  ====================
+    ``certified_gap``   98.4 %    0.125 ... 0.175, 84%  0.317 ... 0.518, 54%
+    ``faithful``        98.2 %    0.163 ... 0.211, 84%  0.370 ... 0.551, 52%
+    ``rslad``           98.6 %    0.135 ... 0.218, 81%  0.311 ... 0.841, 18%
+    the teacher alone             0.104                 0.430
+    ==================  ========  ====================  ====================
+
+    The last row is the mean width that level fast leaves the teacher's own confidence.  Bounding half of
+    each batch gave 98.0 %, 0.173 and 0.516.  At 40 epochs joint rows changed nothing for students so much
+    smaller than their teacher (they count where the two are alike), the penalty -log(1 - gap) widened
+    the attacked gaps, and a ramp over after a tenth of training cost 1.2 points of accuracy.  With the
+    teacher ``pgd``, whose confidence is hardly certified at 0.1, the student had 0.118 ... 0.183 at 0.05
+    and 98.6 %; ``faithful`` with lighter weights 0.106 ... 0.214 and 99.8 %.
     """
 
     title = "Certified-gap distillation"
