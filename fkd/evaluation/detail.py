@@ -26,6 +26,8 @@ from fkd.evaluation.config import AnalysisConfig, AttackedConfig, ResolvedPair, 
 from fkd.evaluation.measures import MeasuresConfig, measure_names
 from fkd.evaluation.pair import attack_examples, check_soundness, compared_classes
 from fkd.evaluation.radius import RadiusConfig
+from fkd.evaluation.scored_pair import ScoresConfig
+from fkd.evaluation.scores import group_names
 from fkd.evaluation.store import find_analysis
 from fkd.evaluation.transfer import TransferConfig
 from fkd.evaluation.witnesses import with_points_of
@@ -201,28 +203,33 @@ _COMMANDS = {
     AnalysisConfig: ("analyse", "analysis"),
     MeasuresConfig: ("attack", "measures"),
     RadiusConfig: ("radius", "radii"),
+    ScoresConfig: ("score", "leaderboard"),
     TransferConfig: ("transfer", "transfer"),
 }
 
 
-def reproduce_snippet(config: AttackedConfig, *, lines: bool = False) -> str:
+def reproduce_snippet(
+    config: AttackedConfig, *, students: Sequence[str] = (), lines: bool = False
+) -> str:
     """The command line that computes this result again: the same key on the same files.
 
     Args:
-        config: the analysis, the search for radii, the measures, or the transfer.
+        config: the analysis, the search for radii, the measures, the transfer, or the figures.
+        students: whose figures; the configuration's own if none are named.
         lines: one option per line, for where there is little room; a shell reads both the same.
     """
     command, out = _COMMANDS[type(config)]
-    students = (
-        f"--students {shlex.join(config.students)}"
-        if isinstance(config, TransferConfig)
-        else f"--student {shlex.quote(config.student)}"
-    )
+    if isinstance(config, ScoresConfig):
+        named = f"--students {shlex.join(students or [config.student])}"
+    elif isinstance(config, TransferConfig):
+        named = f"--students {shlex.join(config.students)}"
+    else:
+        named = f"--student {shlex.quote(config.student)}"
     parts = [
         f"python -m fkd {command}",
         f"--dataset {shlex.quote(config.dataset)}",
         f"--teacher {shlex.quote(config.teacher)}",
-        students,
+        named,
         # All digits: 8/255 shortened to six is another ball.
         f"--epsilon {config.epsilon!r}",
         f"--count {config.count}",
@@ -231,12 +238,14 @@ def reproduce_snippet(config: AttackedConfig, *, lines: bool = False) -> str:
     default = type(config).model_fields
     # A search for radii compares no confidences, and each measure knows its class.
     idle = {"gap_class"} if command in ("radius", "attack") else set()
-    for name in ("split", "tolerance", "starts", "gap_class", "norm"):
+    for name in ("split", "tolerance", "starts", "gap_class", "norm", "outside"):
         value = getattr(config, name, None)
         if name in default.keys() - idle and value != default[name].default:
             parts.append(f"--{name.replace('_', '-')} {value}")
     if isinstance(config, MeasuresConfig) and list(config.measures) != measure_names():
         parts.append(f"--measures {' '.join(config.measures)}")
+    if isinstance(config, ScoresConfig) and list(config.groups) != group_names():
+        parts.append(f"--groups {' '.join(config.groups)}")
     if not getattr(config, "proofs", True):
         parts.append("--no-proofs")
     if config.channel_scale is not None:

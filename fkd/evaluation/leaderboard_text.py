@@ -30,32 +30,47 @@ LEADERBOARD_FORMATS = (".csv", ".parquet", ".tex")
 _WHOLE = ("bytes", "examples", "number", "FLOPs")
 
 
-def figure_text(figure: Figure, value: float | None, *, with_unit: bool = True) -> str:
+def figure_text(
+    figure: Figure,
+    value: float | None,
+    deviation: float | None = None,
+    *,
+    with_unit: bool = True,
+) -> str:
     """A figure's value as people read it; a dash where it is missing.
 
     What was reached is rounded down and what bounds is rounded up, as everywhere.
 
+    Args:
+        figure: which one.
+        value: in its unit.
+        deviation: standard deviation over seeds, written after it; None or NaN where there is none.
+        with_unit: whether the unit follows.
+
     Example:
         >>> from fkd.evaluation import all_figures, figure_text
-        >>> figure_text(all_figures()["clean_accuracy"], 0.9785)
+        >>> figure_text(all_figures()["clean_accuracy"], 0.9782)
         '97.8 %'
-        >>> figure_text(all_figures()["gap_certified_mean"], 0.12301)
-        '0.124'
+        >>> figure_text(all_figures()["gap_certified_mean"], 0.12301, 0.004)
+        '0.124 ± 0.004'
     """
     if value is None or math.isnan(value):
         return "-"
+    spread = "" if deviation is None else _deviation_text(figure, deviation)
+    unit = {"share": " %", "s": " s", "ms": " ms"}.get(figure.unit, "") if with_unit else ""
+    return _number(figure, value) + (f" ± {spread}" if spread else "") + unit
+
+
+def _number(figure: Figure, value: float) -> str:
     if figure.unit == "share":
-        return f"{100 * value:.1f}" + (" %" if with_unit else "")
+        return f"{100 * value:.1f}"
     if figure.unit == "probability" and figure.rounding != "nearest":
         return bound_text(value) if figure.rounding == "up" else reached_text(value)
     if figure.unit in ("probability", "area"):
         return f"{value:.3f}"
     if figure.unit == "probability, signed":
         return f"{value:+.3f}"
-    if figure.unit in _WHOLE:
-        return f"{value:,.0f}"
-    text = f"{value:.3g}"
-    return f"{text} {figure.unit}" if with_unit and figure.unit in ("s", "ms") else text
+    return f"{value:,.0f}" if figure.unit in _WHOLE else f"{value:.3g}"
 
 
 def latex_table(
@@ -138,6 +153,8 @@ def _deviation_text(figure: Figure, value: float) -> str:
         return ""
     if figure.unit == "share":
         return f"{100 * value:.1f}"
+    if figure.unit in _WHOLE:
+        return f"{value:,.0f}"
     return f"{value:.3f}" if figure.unit.startswith(("probability", "area")) else f"{value:.3g}"
 
 

@@ -1,6 +1,7 @@
 """Students side by side: rows from stored figures, seeds together, who is not beaten, tables written."""
 
 import io
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,14 @@ from fkd.evaluation import (
     figure_text,
     figures_of,
     find_scores,
+    group_names,
     latex_table,
     leaderboard,
     leaderboard_bytes,
     leaderboard_columns,
     leaderboard_of,
     pareto,
+    reproduce_snippet,
     score_configs,
     score_students,
     spread,
@@ -251,3 +254,24 @@ def test_an_analysis_stands_in_for_missing_faithfulness(students):
     measured = score_students([config], device="cpu")
     known = table.columns[table.loc[0].notna() & (table.columns != "missing")]
     pd.testing.assert_frame_equal(measured[known], table[known])
+
+
+def test_a_deviation_follows_its_figure_in_the_same_digits():
+    known = all_figures()
+    assert figure_text(known["clean_accuracy"], 0.9782, 0.0123) == "97.8 ± 1.2 %"
+    assert figure_text(known["gap_certified_mean"], 0.12301, 0.004) == "0.124 ± 0.004"
+    assert figure_text(known["parameters"], 1810.0, 0.0) == "1,810 ± 0"
+    assert figure_text(known["training_seconds"], 2.5, NAN) == "2.5 s"
+    assert figure_text(known["training_seconds"], NAN, 1.0) == "-"
+
+
+def test_the_command_line_measures_the_same(students):
+    config = score_configs(SETTINGS, ["one"])[0]
+    words = shlex.split(reproduce_snippet(config, students=["one", "two"]))
+    assert words[:4] == ["python", "-m", "fkd", "score"]
+    place = words.index("--students")
+    assert words[place + 1 : place + 3] == ["one", "two"]
+    assert words[words.index("--groups") + 1 :][:2] == ["retention", "cost"]
+    assert "--groups" not in reproduce_snippet(
+        score_configs({**SETTINGS, "groups": group_names()}, ["one"])[0]
+    )
