@@ -182,6 +182,20 @@ def test_without_bound_and_attack_it_is_kd(step):
     assert dict(losses[0]) == dict(losses[1])
 
 
+def test_batch_normalisation_has_the_whole_batchs_statistics():
+    teacher, student, images, labels = make_pair("resnet")
+    student.requires_grad_(True).train()
+    # In a ball of no size the bound is the gap of the network that the step itself evaluates.
+    method = make_method("certified_gap", epsilon=1e-9, kappa=2.0, bounded_share=0.5)
+    found = certified(method, Batch(images, labels, labels), teacher, student).item()
+    with torch.no_grad():
+        p, q = (n(images).softmax(1) for n in (teacher, student))
+    chosen = p.argmax(1, keepdim=True)
+    gap = (p - q).gather(1, chosen).abs()[:3]
+    assert found == pytest.approx(gap.mean().item(), rel=1e-5)
+    assert gap.mean() > 0.01
+
+
 def test_the_certified_gap_gives_the_teacher_no_gradient():
     # Frozen by nobody.
     teacher, student, batch = make_mlp(1).eval(), make_mlp(2), make_batch()
