@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from fkd.records import SCHEMA_VERSION, StoredTable, conform, ensure_writable, w
 #: Raised whenever what all groups share gives other figures; each group has a version of its own.
 _PROCEDURE_VERSION = 1
 _FOLDER = "scores"
+#: What figures depend on beside the packages of every table.
+_PACKAGES = ("torchmetrics", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -231,14 +234,17 @@ def _measure(group: ScoreGroup, pair: ScoredPair, progress: ProgressCallback | N
         reason = missing(str(error))
         measured = GroupScores({figure.name: reason for figure in group.figures})
     key, resolved = _group_key(group, pair), pair.resolved
+    known = provenance(key, pair.config, started)
     metadata = {
-        **provenance(key, pair.config, started),
+        **known,
+        "versions": {**known["versions"], **{name: version(name) for name in _PACKAGES}},
         "group": group.name,
         "version": group.version,
         "teacher_hash": resolved.teacher_card.model_hash,
         "student_hash": resolved.student_card.model_hash,
         "data_hash": pair.data_set.fingerprint(pair.config.split),
         "inputs": group.inputs(pair),
+        "analysis": resolved.key() if group.needs_ball else None,
         "device": str(pair.device),
         **(measured.facts or {}),
     }

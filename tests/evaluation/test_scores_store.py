@@ -150,7 +150,10 @@ def test_all_groups_of_a_pair_agree_with_where_they_come_from(pair, short_robust
     found = find_scores(config)
     pd.testing.assert_frame_equal(found.table, table)
     pd.testing.assert_frame_equal(found.details["calibration"], bins)
-    assert found.metadata["cost"]["processor"] and found.metadata["ood"]["versions"]["torch"]
+    assert found.metadata["cost"]["processor"] and found.metadata["cost"]["analysis"] is None
+    versions = found.metadata["calibration"]["versions"]
+    assert {"torch", "torchmetrics", "torchvision", "fkd"} <= versions.keys()
+    assert found.metadata["calibration"]["analysis"] == analyse(config.analysis()).key
 
 
 def test_a_teacher_is_its_own_most_faithful_student(pair):
