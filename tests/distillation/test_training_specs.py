@@ -88,8 +88,8 @@ def test_settings_are_checked_by_their_owners():
     assert refusal(method="trades", method_config={"beta": -1}).startswith(
         "training method trades: 'beta' is not usable,"
     )
-    assert refusal(method_config={"beta": 1}) == (
-        "training method standard has no setting called 'beta'; trades has."
+    assert refusal(method_config={"final_mix": 1}) == (
+        "training method standard has no setting called 'final_mix'; crown_ibp has."
     )
     assert refusal(architecture_config={"hidden": []}).startswith(
         "architecture mlp: 'hidden' is not usable,"
