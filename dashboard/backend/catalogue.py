@@ -86,28 +86,34 @@ def same_method_student(dataset: str, teacher: str, student: str) -> str | None:
     return same[0] if same else own[0].name
 
 
+#: Method whose students are shown first: the one this product is named after.
+SHOWN_FIRST = "faithful"
+
+
 def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
     """Teacher, student and radius (L∞) to show first: a pair whose analysis is stored, if there is one.
 
-    Shipped pairs come first, by name, and students that were trained before mere copies of the teacher,
-    so the choice is the same on every machine; of the radii stored
-    for it, the middle one: at the smallest little happens, at the largest little can be proved.
+    Shipped pairs come first, by name; students of `SHOWN_FIRST` before others, and those that were
+    trained before mere copies of the teacher, so the choice is the same on every machine; of the radii
+    stored for it, the middle one: at the smallest little happens, at the largest little can be proved.
     """
-    found: dict[tuple[bool, bool, str, str], list[float]] = {}
+    usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0], DEFAULT_LEVEL)
+    found: dict[tuple[bool, bool, bool, str, str], list[AnalysisEntry]] = {}
     known = {card.name: card for card in list_models(dataset)}
     for entry in list_analyses(dataset):
         choice = choice_of(entry.config)
-        usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0], DEFAULT_LEVEL)
         if (choice.count, choice.gap_class, choice.norm, choice.level) != usual:
             continue
         student = known.get(choice.student)
-        if student is None or not is_student_of(student, choice.teacher) or not is_current(entry):
+        if student is None or not is_student_of(student, choice.teacher):
             continue
-        key = (not entry.is_shipped, not student.history, choice.teacher, choice.student)
-        found.setdefault(key, []).append(choice.epsilon)
-    if found:
-        (*_, teacher, student_name), radii = min(found.items())
-        return teacher, student_name, sorted(radii)[len(radii) // 2]
+        order = (not entry.is_shipped, student.method != SHOWN_FIRST, not student.history)
+        found.setdefault((*order, choice.teacher, choice.student), []).append(entry)
+    # Whether an entry is current takes a hash: of the zoo's hundreds, few are asked.
+    for (*_, teacher, student_name), entries in sorted(found.items(), key=lambda item: item[0]):
+        radii = sorted(entry.config.epsilon for entry in entries if is_current(entry))
+        if radii:
+            return teacher, student_name, radii[len(radii) // 2]
     first = next(iter(teachers(dataset)), None)
     if first is None:
         return None, None, 0.1

@@ -40,8 +40,8 @@ STUDENT_COLUMNS: tuple[Column, ...] = (
         "recipe",
         pa.string(),
         "hash",
-        "Hash of all that made the student but its name and seed: students that differ only by seed "
-        "have the same.",
+        "Hash of all that made the student but its name, seed and device: students that differ only by "
+        "seed have the same.",
     ),
     Column(
         "missing",
@@ -196,13 +196,15 @@ def _floats(values: pd.Series) -> np.ndarray:
 
 
 def recipe(card: ModelCard) -> str:
-    """Hash of all that made a model but its name and its seed (hex).
+    """Hash of all that made a model but its name, its seed and the device (hex).
 
     A model without a training configuration (copied, imported) is its own recipe.
     """
     if not card.training_config:
         return short(card.model_hash)
-    settings = {k: v for k, v in card.training_config.items() if k not in ("name", "seed")}
+    # Where a seed was trained is no part of how.
+    left_out = ("name", "seed", "device", "mixed_precision")
+    settings = {k: v for k, v in card.training_config.items() if k not in left_out}
     made_by = {
         "method": card.method,
         "architecture": [card.architecture, card.architecture_config],
