@@ -15,14 +15,27 @@ from torch import Tensor
 
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.intervals import BoundedNetwork
-from fkd.bounds.engine.layers import Addition, Affine, ChannelAffine, Convolution, Layer, Rectifier
+from fkd.bounds.engine.layers import (
+    Addition,
+    Affine,
+    ChannelAffine,
+    Convolution,
+    FullyConnected,
+    Layer,
+    Rectifier,
+)
 from fkd.bounds.engine.propagate import LinearForm, Propagator
+from fkd.bounds.engine.relaxation import Relaxation
+from fkd.bounds.engine.windows import window_sizes
 from fkd.core.errors import UnsupportedModelError
 from fkd.distillation._certified import GapBound, gap_bound
 
 #: Largest matrix (entries) that a convolution is written down as: thousands of tiny maps take ten times
 #: as long to convolve as to multiply.
 _LARGEST_MATRIX = 2**15
+#: Coefficients that one step's bounds may hold, about 60 bytes each with what their gradient needs; a
+#: layer that would take more than an eighth of them for one image keeps its intervals.
+_MOST_NUMBERS = 2**26
 
 
 class TrainingPass(Propagator):
@@ -52,7 +65,10 @@ class TrainingPass(Propagator):
                 continue
             inside = [clean[source] for source in node.inputs]
             layer = node.layer.resolve(inside[0])
-            if not isinstance(layer, Affine | Rectifier | Addition):
+            is_known = isinstance(layer, Affine | Rectifier | Addition)
+            if isinstance(layer, FullyConnected):
+                is_known = inside[0].dim() == 2
+            if not is_known:
                 raise UnsupportedModelError(
                     f"Linear relaxation cannot pass through {type(layer).__name__}; use a network "
                     "with strides in its place, or a method that trains on intervals (faithful_ibp)."
@@ -61,6 +77,46 @@ class TrainingPass(Propagator):
             layers.append(_multiplied(layer, inside[0].shape[1:], clean[-1].shape[1:]))
         self.layers = tuple(layers)
         self.shapes = [value.shape[1:] for value in clean]
+
+    def cost(self, position: int) -> int:
+        """Coefficients of one image's backward passes from all units at ``position``."""
+        below = range(position)
+        if self.window_size(position) is None:
+            each = sum(self.shapes[node].numel() for node in below)
+        else:
+            sizes = window_sizes(self.layers, self.graph, position)
+            each = sum(
+                self.shapes[node][0] * height * width for node, (height, width) in sizes.items()
+            )
+        return 2 * self.shapes[position].numel() * each
+
+    def images_at_once(self) -> int:
+        """How many images' bounds a step can hold, at least 1."""
+        reads = {
+            self.graph.nodes[position].inputs[0]
+            for position, layer in enumerate(self.layers)
+            if isinstance(layer, Rectifier)
+        }
+        costs = [cost for cost in map(self.cost, reads) if self._is_worth(cost)]
+        return max(1, _MOST_NUMBERS // max(1, sum(costs)))
+
+    @staticmethod
+    def _is_worth(cost: int) -> bool:
+        return cost <= _MOST_NUMBERS // 8
+
+    def _tighten(
+        self,
+        position: int,
+        interval: tuple[Tensor, Tensor],
+        size: Tensor,
+        inputs: InputSet,
+        relaxations: dict[int, Relaxation],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As the certificate's, but of wide layers intervals."""
+        if self._is_worth(self.cost(position)):
+            return super()._tighten(position, interval, size, inputs, relaxations)
+        lower, upper = interval
+        return lower, upper, upper > -lower
 
 
 class _Product(Affine):

@@ -27,7 +27,7 @@ from fkd.bounds.engine.propagate import Propagator
 from fkd.core.ball import Ball
 from fkd.core.errors import UnsupportedModelError
 from fkd.data import load_split
-from fkd.distillation import Batch, Clock, check_spec, train_model
+from fkd.distillation import Batch, Clock, _tight_bounds, check_spec, train_model
 from fkd.distillation._tight_bounds import MarginForms, TrainingPass, joint_gap
 from fkd.evaluation._attacked import attack_pair
 from fkd.models import load_model
@@ -117,6 +117,37 @@ def test_a_shipped_pairs_attack_and_certificate_lie_below_the_bound(epsilon):
     assert (certified.gap <= bound + 1e-4).all()
     # The certificate has more lines; what is trained is nearly what is certified.
     assert (bound - certified.gap).mean() < 0.02
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_that_are_too_wide_keep_their_intervals(name, monkeypatch):
+    teacher, student, images, classes = make_pair(name)
+    tight = torch.stack(sides_of(teacher, student, images, classes, 0.03))
+    monkeypatch.setattr(_tight_bounds, "_MOST_NUMBERS", 0)
+    network, limits = BoundedNetwork(student), Ball(epsilon=0.03).limits(images)
+    run = TrainingPass(network, images)
+    hidden, expected = run.hidden(InputSet(*limits)), network.hidden(*limits)
+    for place, relaxation in hidden.relaxations.items():
+        low, high = expected.intervals[run.graph.nodes[place].inputs[0]]
+        torch.testing.assert_close(relaxation.lower, low)
+        torch.testing.assert_close(relaxation.upper, high)
+    wide = torch.stack(sides_of(teacher, student, images, classes, 0.03))
+    assert wide.mean() > tight.mean()
+
+
+def test_a_student_too_large_for_the_share_is_bounded_on_fewer_images(monkeypatch):
+    teacher, student, batch = frozen(make_mlp(1, (9,))), make_mlp(2), make_batch()
+    cost = sum(TrainingPass(BoundedNetwork(student), batch.images).cost(place) for place in (3, 5))
+    # Two layers of 7 and 5 units, both signs, and all that lies below: 6 pixels thrice, then 7.
+    assert cost == 2 * 7 * 18 + 2 * 5 * (18 + 7 + 7)
+    monkeypatch.setattr(_tight_bounds, "_MOST_NUMBERS", 8 * cost)
+    method = make_method("certified_gap", bounded_share=1.0)
+    sides = method.gap_bounds(batch, teacher(batch.images), teacher, student, 0.05)
+    assert len(sides[0].gap) == len(batch.images)
+    monkeypatch.setattr(_tight_bounds, "_MOST_NUMBERS", 8 * (2 * 5 * 32))
+    method = make_method("certified_gap", bounded_share=1.0)
+    sides = method.gap_bounds(batch, teacher(batch.images), teacher, student, 0.05)
+    assert len(sides[0].gap) == 8 * 320 // cost
 
 
 def one_pixel(slopes, offsets):
