@@ -12,7 +12,7 @@ from fkd.core.errors import FkdError
 from fkd.core.paths import pretrained_dir
 from fkd.distillation import METHODS, CopySpec, TrainSpec
 from fkd.models import ModelCard, read_card
-from pretrained.zoo import COPIES, DATA, LABELS, PLAIN_LABELS, STUDENTS, TEACHERS
+from pretrained.zoo import COPIED, COPIES, DATA, LABELS, STUDENTS, TEACHERS, TeacherRow
 
 LOG = logging.getLogger("build")
 
@@ -74,10 +74,17 @@ def zoo(dataset: str, device: str = "cpu") -> list[Member]:
     place = _place(device)
     members = list(_teachers(dataset, place))
     for seed in data.seeds:
-        for teacher, row in TEACHERS.items():
-            labels = LABELS.get(dataset, tuple(STUDENTS)) if row.is_robust else PLAIN_LABELS
+        for teacher, row in _rows(dataset):
+            if seed and not row.has_seeds:
+                continue
+            labels = row.labels or LABELS.get(dataset, tuple(STUDENTS))
             members += [_student(dataset, label, teacher, seed, place) for label in labels]
-    return members + (list(_copies(dataset, place)) if data.has_copies else [])
+    return members + list(_copies(dataset, place))
+
+
+def _rows(dataset: str) -> list[tuple[str, TeacherRow]]:
+    """The data set's teachers."""
+    return [(label, row) for label, row in TEACHERS.items() if dataset in row.epochs]
 
 
 def registered(members: Sequence[Member]) -> list[Member]:
@@ -99,7 +106,7 @@ def _place(device: str) -> dict[str, object]:
 
 def _teachers(dataset: str, place: dict[str, object]) -> Iterator[Member]:
     data = DATA[dataset]
-    for label, row in TEACHERS.items():
+    for label, row in _rows(dataset):
         settings = row.settings.get(dataset, {})
         spec = TrainSpec(
             name=f"{dataset}-teacher-{label}",
@@ -130,8 +137,11 @@ def _student(dataset: str, label: str, teacher: str, seed: int, place: dict[str,
 
 
 def _copies(dataset: str, place: dict[str, object]) -> Iterator[Member]:
-    for teacher, row in TEACHERS.items():
-        for label, (method, settings) in COPIES.items() if row.is_robust else ():
+    for teacher, row in _rows(dataset):
+        # Copies cost nothing to train and much space: those of small sets show what they show.
+        if not row.has_copies or dataset not in COPIED:
+            continue
+        for label, (method, settings) in COPIES.items():
             spec = CopySpec(
                 name=f"{dataset}-{label}-of-{teacher}",
                 teacher=f"{dataset}-teacher-{teacher}",

@@ -10,16 +10,17 @@ from fkd.distillation.copies.make import altered
 from fkd.models import list_models, load_model, read_card
 from pretrained.specs import is_current, zoo
 from pretrained.tables import analyses_of
+from pretrained.zoo import COPIED as COPIED_SETS
 from pretrained.zoo import TEACHERS as ROWS
 
 SHIPPED = [card for card in list_models() if (pretrained_dir() / card.name).is_dir()]
-#: Robust ones of the sets that have copies.
+#: Those that have copies.
 TEACHERS = [
     card.name
     for card in SHIPPED
     if card.role == "teacher"
-    and card.dataset in ("digits", "mnist")
-    and ROWS[card.name.rsplit("-", 1)[1]].is_robust
+    and card.dataset in COPIED_SETS
+    and ROWS[card.name.rsplit("-", 1)[1]].has_copies
 ]
 COPIED = [card.name for card in SHIPPED if card.method in COPIES]
 

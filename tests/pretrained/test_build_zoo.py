@@ -45,11 +45,9 @@ def test_teachers_come_along_and_come_first():
     picked = build.chosen(EVERYTHING, datasets=["mnist"], methods=["kd"], seeds=[1])
     assert names(picked) == [
         "mnist-teacher-pgd",
-        "mnist-teacher-ibp",
-        "mnist-teacher-standard",
+        "mnist-teacher-mtl",
         "mnist-kd-of-pgd-s1",
-        "mnist-kd-of-ibp-s1",
-        "mnist-kd-of-standard-s1",
+        "mnist-kd-of-mtl-s1",
     ]
     assert build.chosen(EVERYTHING) == EVERYTHING
 
@@ -164,11 +162,11 @@ def test_times_are_those_of_like_models():
     estimate = Estimate(EVERYTHING)
     card = read_card(pretrained_dir() / "mnist-kd-of-ibp")
     other = read_card(pretrained_dir() / "mnist-kd-of-pgd")
-    found = estimate.seconds(member("mnist-kd-of-ibp-s1"))
+    found = estimate.seconds(member("mnist-kd-of-mtl-s1"))
     assert found is not None and min(card.seconds, other.seconds) <= found
     # Nothing of Fashion-MNIST need be there: MNIST's images are as large.
-    assert estimate.seconds(member("fashion_mnist-rslad-of-ibp")) > found
-    assert estimate.size(member("fashion_mnist-rslad-of-ibp")) == pytest.approx(
+    assert estimate.seconds(member("fashion_mnist-rslad-of-mtl")) > found
+    assert estimate.size(member("fashion_mnist-rslad-of-mtl")) == pytest.approx(
         folder_size(pretrained_dir() / "mnist-rslad-of-ibp"), rel=0.1
     )
 

@@ -49,15 +49,18 @@ def test_every_row_fits_its_method():
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "fashion_mnist"])
 def test_every_method_distils_both_robust_teachers_and_kd_the_standard_one(dataset):
     first = {m.name for m in MEMBERS[dataset] if m.teacher is not None and m.spec.seed == 0}
-    expected = {f"{dataset}-{label}-of-{t}" for label in zoo.STUDENTS for t in ("pgd", "ibp")}
+    expected = {f"{dataset}-{label}-of-{t}" for label in zoo.STUDENTS for t in ("pgd", "mtl")}
     assert expected | {f"{dataset}-kd-of-standard"} <= first
     assert not [n for n in first if n.endswith("of-standard") and n != f"{dataset}-kd-of-standard"]
+    by_intervals = {n for n in first if n.endswith("of-ibp")}
+    few = {"kd", "rslad", "faithful", *zoo.COPIES} if dataset in zoo.COPIED else set()
+    assert by_intervals == {f"{dataset}-{label}-of-ibp" for label in few}
 
 
 def test_seeds_are_in_the_name_from_the_second_on():
     of_method = [m for m in MEMBERS["mnist"] if m.label == "rslad" and m.name.startswith("mnist-")]
-    named = {m.name: m.spec.seed for m in of_method if m.teacher == "mnist-teacher-ibp"}
-    first = "mnist-rslad-of-ibp"
+    named = {m.name: m.spec.seed for m in of_method if m.teacher == "mnist-teacher-mtl"}
+    first = "mnist-rslad-of-mtl"
     assert named == {first: 0, f"{first}-s1": 1, f"{first}-s2": 2}
     one, other = (member(name).spec.model_dump() for name in (first, f"{first}-s1"))
     assert {key for key in one if one[key] != other[key]} == {"name", "seed"}
@@ -67,14 +70,14 @@ def test_seeds_are_in_the_name_from_the_second_on():
 def test_variants_of_a_method_are_its_settings():
     assert member("digits-cckd_l_sr-of-pgd").spec.method == "cckd_l"
     assert member("digits-cckd_l_sr-of-pgd").spec.method_config == {"self_regulation": True}
-    found = member("mnist-kdiga_a-of-ibp").spec
+    found = member("mnist-kdiga_a-of-mtl").spec
     assert found.method == "kdiga"
     assert found.method_config == {"adversarial": True, **zoo.DATA["mnist"].attack}
 
 
 def test_cifar_has_its_own_rows_and_radii():
     members = MEMBERS["cifar10_jpeg"]
-    assert {m.label for m in members if m.teacher == "cifar10_jpeg-teacher-ibp"} == {
+    assert {m.label for m in members if m.teacher == "cifar10_jpeg-teacher-mtl"} == {
         "kd",
         "rslad",
         "kdiga",
@@ -101,7 +104,7 @@ def test_a_method_that_does_not_exist_yet_is_left_out_with_a_warning(monkeypatch
         kept = registered(members)
     assert {m.name for m in members} - {m.name for m in kept} >= {
         "digits-later-of-pgd",
-        "digits-later-of-ibp",
+        "digits-later-of-mtl",
     }
     assert "no method is called 'not_written_yet' yet: 2 models are left out" in caplog.text
 
@@ -110,7 +113,7 @@ def test_a_new_method_is_one_row(monkeypatch):
     monkeypatch.setitem(zoo.STUDENTS, "kd_hot", zoo.StudentRow("kd", {"temperature": 20.0}))
     added = {m.name for m in specs.zoo("mnist")} - {m.name for m in MEMBERS["mnist"]}
     seeds = ("", "-s1", "-s2")
-    assert added == {f"mnist-kd_hot-of-{t}{seed}" for t in ("pgd", "ibp") for seed in seeds}
+    assert added == {f"mnist-kd_hot-of-{t}{seed}" for t in ("pgd", "mtl") for seed in seeds}
 
 
 @pytest.fixture
