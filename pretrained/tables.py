@@ -26,6 +26,7 @@ from fkd.evaluation import (
 from fkd.evaluation._packed_tables import pack_tables
 from fkd.evaluation.scored_pair import ScoresConfig
 from pretrained.robustness import (
+    SHOWN_ALONE,
     compared_tables,
     make_missing,
     robustness_tables,
@@ -69,8 +70,10 @@ def scores_of(member: Member) -> ScoresConfig | None:
 
 def robustness_of(member: Member) -> list[evaluation.RobustnessConfig]:
     """What a model's shipped robustness tables are of."""
-    tables = robustness_tables([member.name])
-    return tables if member.teacher is not None else tables + compared_tables([member.name])
+    if member.teacher is None:
+        return robustness_tables([member.name]) + compared_tables([member.name])
+    is_shown = member.label in SHOWN_ALONE and member.spec.seed == 0
+    return robustness_tables([member.name]) if is_shown else []
 
 
 def missing(member: Member) -> list[str]:
