@@ -56,7 +56,7 @@ def figure_text(
     """
     if value is None or math.isnan(value):
         return "-"
-    spread = "" if deviation is None else _deviation_text(figure, deviation)
+    spread = "" if deviation is None else _deviation_text(figure, deviation, value)
     unit = {"share": " %", "s": " s", "ms": " ms"}.get(figure.unit, "") if with_unit else ""
     return _number(figure, value) + (f" ± {spread}" if spread else "") + unit
 
@@ -133,7 +133,10 @@ def _cells(table: pd.DataFrame, figure: Figure) -> list[str]:
     cells = [rf"\textbf{{{_minus(text)}}}" if text == best else _minus(text) for text in texts]
     if f"{figure.name}_std" not in table:
         return cells
-    deviations = [_deviation_text(figure, value) for value in table[f"{figure.name}_std"]]
+    deviations = [
+        _deviation_text(figure, deviation, value)
+        for deviation, value in zip(table[f"{figure.name}_std"], values, strict=True)
+    ]
     return [
         cell + (rf" $\pm$ {deviation}" if deviation else "")
         for cell, deviation in zip(cells, deviations, strict=True)
@@ -147,7 +150,7 @@ def _minus(text: str) -> str:
     return f"$-${text[1:]}" if text.startswith("-") else text
 
 
-def _deviation_text(figure: Figure, value: float) -> str:
+def _deviation_text(figure: Figure, value: float, mean: float) -> str:
     """A standard deviation in the digits of its figure, which no rounding to a safe side concerns."""
     if math.isnan(value):
         return ""
@@ -155,7 +158,12 @@ def _deviation_text(figure: Figure, value: float) -> str:
         return f"{100 * value:.1f}"
     if figure.unit in _WHOLE:
         return f"{value:,.0f}"
-    return f"{value:.3f}" if figure.unit.startswith(("probability", "area")) else f"{value:.3g}"
+    if figure.unit.startswith(("probability", "area")):
+        return f"{value:.3f}"
+    # Three digits of the mean leave so many after the point.
+    size = abs(mean) or value
+    places = 2 - math.floor(math.log10(size)) if size > 0 else 2
+    return f"{value:.{max(0, places)}f}"
 
 
 def _escaped(text: str) -> str:

@@ -82,7 +82,10 @@ def scores_key(config: ScoresConfig) -> str:
 
 
 def _whole_key(pair: ScoredPair) -> str:
-    groups = [_group_key(SCORES.get(name)(), pair) for name in pair.config.groups]
+    return _joint_key([_group_key(SCORES.get(name)(), pair) for name in pair.config.groups])
+
+
+def _joint_key(groups: list[str]) -> str:
     return short(hash_json({"scores": groups}))
 
 
@@ -197,14 +200,16 @@ class _Group:
 def _collect(pair: ScoredPair, made: dict[str, _Group]) -> Scores:
     """What is there of the groups asked for: made just now, or stored."""
     found: dict[str, _Group] = {}
+    keys = []
     for name in pair.config.groups:
         group = SCORES.get(name)()
-        one = made.get(name) or _find(group, _group_key(group, pair))
+        keys.append(_group_key(group, pair))
+        one = made.get(name) or _find(group, keys[-1])
         if one is not None:
             found[name] = one
     tables = [one.scores.table for one in found.values()]
     return Scores(
-        key=_whole_key(pair),
+        key=_joint_key(keys),
         config=pair.config,
         table=joined(tables),
         metadata={name: one.scores.metadata for name, one in found.items()},

@@ -263,6 +263,8 @@ def test_a_deviation_follows_its_figure_in_the_same_digits():
     assert figure_text(known["parameters"], 1810.0, 0.0) == "1,810 ± 0"
     assert figure_text(known["training_seconds"], 2.5, NAN) == "2.5 s"
     assert figure_text(known["training_seconds"], NAN, 1.0) == "-"
+    assert figure_text(known["kl_inside"], 1.5, 0.1342) == "1.5 ± 0.13"
+    assert figure_text(known["kl_inside"], 0.05161, 0.0) == "0.0516 ± 0.0000"
 
 
 def test_the_command_line_measures_the_same(students):
