@@ -7,6 +7,8 @@ from dashboard.figures.curve import curve
 from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.levels import closing, level_brackets
 from dashboard.figures.measures import measure_spread, who_stays_right
+from dashboard.figures.multiples import Panel, multiples
+from dashboard.figures.pareto import pareto
 from dashboard.figures.plane import plane, plane_disagreement
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.radii import (
@@ -16,9 +18,12 @@ from dashboard.figures.radii import (
     proved_radius,
     radii,
 )
+from dashboard.figures.reliability import reliability
 from dashboard.figures.robustness import robustness, share_with_interval
 from dashboard.figures.saliency import saliency
 from dashboard.figures.scatter import PAIRINGS, examples
+from dashboard.figures.seeds import seeds
+from dashboard.figures.side_by_side import ENDS, bracket_text, side_by_side
 from dashboard.figures.theme import (
     Chart,
     at_least,
@@ -37,10 +42,14 @@ from dashboard.figures.theme import (
 )
 from dashboard.figures.training import lines
 from dashboard.figures.transfer import short_names, transfer_map
+from dashboard.figures.ways import Way, ways
 
 __all__ = [
+    "ENDS",
     "PAIRINGS",
     "Chart",
+    "Panel",
+    "Way",
     "agreement",
     "at_least",
     "at_least_radius",
@@ -50,6 +59,7 @@ __all__ = [
     "ball_in_pixels",
     "bound",
     "bracket",
+    "bracket_text",
     "brackets",
     "closing",
     "cumulative",
@@ -60,6 +70,8 @@ __all__ = [
     "level_brackets",
     "lines",
     "measure_spread",
+    "multiples",
+    "pareto",
     "percent",
     "plane",
     "plane_disagreement",
@@ -67,16 +79,20 @@ __all__ = [
     "proved_radius",
     "radii",
     "reached",
+    "reliability",
     "robustness",
     "rounded",
     "saliency",
     "seconds",
+    "seeds",
     "share_with_interval",
     "short_names",
+    "side_by_side",
     "signed",
     "styled",
     "toolbar",
     "transfer_map",
     "unbroken",
+    "ways",
     "who_stays_right",
 ]

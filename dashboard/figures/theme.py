@@ -231,6 +231,16 @@ def styled(table: pd.DataFrame, texts: Mapping[str, Callable[[Any], str] | None]
     return table.style.format(written, na_rep="")
 
 
+def figure_title(figure: backend.Figure) -> str:
+    """Title of an axis: a figure of students with its unit and the end that is better."""
+    unit = {"share": "share of examples", "number": "", "probability, signed": "probability"}.get(
+        figure.unit, figure.unit
+    )
+    arrow = {"higher": "higher is better", "lower": "lower is better"}.get(figure.better, "")
+    said = "; ".join(part for part in (unit, arrow) if part)
+    return f"{figure.title} ({said})" if said else figure.title
+
+
 def percent_axis() -> dict[str, Any]:
     """Ticks of an axis of shares, written as `percent` writes them."""
     ticks = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -14,16 +14,22 @@ _TITLES = {"carried": "share carried over", "ratio": "gap relative to own"}
 
 
 def transfer_map(
-    cells: Sequence[TransferCell], shown: str, *, height: int | None = None
+    cells: Sequence[TransferCell],
+    shown: str,
+    *,
+    order: Sequence[str] = (),
+    height: int | None = None,
 ) -> theme.Chart:
     """Heat map, one square a source (row) and target (column), with its figure written in it.
 
     Args:
         cells: of every source and target.
         shown: ``carried``, share of disagreements that carry over, or ``ratio``, gap relative to own.
+        order: students, first row and column first; as the cells come if absent.
         height: pixels; by the number of students if absent.
     """
-    names = list(dict.fromkeys(cell.source for cell in cells))
+    sources = dict.fromkeys(cell.source for cell in cells)
+    names = [*(name for name in order if name in sources), *(n for n in sources if n not in order)]
     by_pair = {(cell.source, cell.target): cell for cell in cells}
     rows = [[by_pair[source, target] for target in names] for source in names]
     values = [[_value(cell, shown) for cell in row] for row in rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -76,19 +78,19 @@ def _measured(choice: backend.Choice, students: list[str], loaded: backend.Loade
     left, right = st.columns([9, 10], gap="medium")
     with left:
         st.caption(_SAID[shown])
-        parts.chart(figures.transfer_map(loaded.summary.cells, shown), "transfer")
+        parts.chart(figures.transfer_map(loaded.summary.cells, shown, order=students), "transfer")
     with right:
         st.caption(
             "What others' witnesses show of each student for nothing: where they beat its own, its gap "
             "is at least as large as theirs."
         )
-        _gains(loaded.summary.gains)
+        _gains(sorted(loaded.summary.gains, key=lambda gain: students.index(gain.target)))
         parts.downloads(loaded.table, f"transfer-{loaded.key}", "transfer")
         with st.popover("Reproduce", icon=":material/terminal:"):
             st.code(backend.reproduce_transfer(choice, students), language="bash", wrap_lines=False)
 
 
-def _gains(gains: tuple[backend.TransferGain, ...]) -> None:
+def _gains(gains: Sequence[backend.TransferGain]) -> None:
     rows = pd.DataFrame([{**gain.model_dump(), "improved": gain.improved.value} for gain in gains])[
         list(_GAINS)
     ]

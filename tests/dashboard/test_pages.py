@@ -87,7 +87,7 @@ def test_a_pair_without_analysis_gets_an_explanation_and_one_next_step(page, ope
         assert "Not analysed yet" not in session.text
         assert session.charts() > 0
     if page == "compare":
-        assert "tiny-student" in session.text and "Not analysed yet" in session.text
+        assert "tiny-student" in session.text and "Not measured" in session.text
 
 
 @pytest.mark.parametrize("page", PAGES)

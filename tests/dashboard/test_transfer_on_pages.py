@@ -66,7 +66,7 @@ def maps(session) -> list[dict]:
 
 
 def test_nothing_stored_says_what_it_is_and_starts_by_a_button(opened, two, choice, asked):
-    session = opened("compare", **two).check()
+    session = opened("compare", part="Carried over", **two).check()
     assert "are tried on the others" in session.text
     assert f"the first {COUNT} images within ε" in session.text
     assert asked == [] and maps(session) == []
@@ -91,7 +91,7 @@ def test_what_is_measured_follows_the_choice(choice):
 
 
 def test_one_student_alone_has_nobody_to_try_on(opened, two, asked):
-    session = opened("compare", **two, students="tiny-student").check()
+    session = opened("compare", part="Carried over", **two, students="tiny-student").check()
     assert "Choose at least two students" in session.text
     assert not [b for b in session.app.button if b.label.startswith("Try the witnesses")]
 
@@ -99,17 +99,20 @@ def test_one_student_alone_has_nobody_to_try_on(opened, two, asked):
 @pytest.mark.parametrize("shown", ["carried", "ratio"])
 def test_what_is_stored_is_drawn_with_its_own_numbers(opened, two, stored, asked, shown):
     names = {"carried": "Disagreements carried over", "ratio": "Gap relative to own"}
-    session = opened("compare", **two, carried=names[shown]).check()
+    session = opened("compare", part="Carried over", **two, carried=names[shown]).check()
     assert session.buttons(BUTTON) == [] and asked == []
     [drawn] = maps(session)
-    expected = figures.transfer_map(stored.summary.cells, shown)
+    # In the page's order: only one of the two has been analysed, and comes first.
+    order = ["tiny-student", "tiny-other"]
+    expected = figures.transfer_map(stored.summary.cells, shown, order=order)
     assert drawn["data"][0]["z"] == expected.figure.to_plotly_json()["data"][0]["z"]
     gains = next(d.value for d in session.app.dataframe if "raised_max" in d.value)
-    assert gains["target"].tolist() == STUDENTS
-    wanted = [gain.gap_best_mean for gain in stored.summary.gains]
+    assert gains["target"].tolist() == order
+    by_name = {gain.target: gain for gain in stored.summary.gains}
+    wanted = [by_name[name].gap_best_mean for name in order]
     assert gains["gap_best_mean"].tolist() == wanted
     assert any("python -m fkd transfer" in code.value for code in session.app.code)
-    assert len([b for b in session.app.get("download_button") if b.label == "Parquet"]) == 2
+    assert len([b for b in session.app.get("download_button") if b.label == "Parquet"]) == 1
 
 
 def test_a_second_visit_computes_nothing(stored, choice, monkeypatch):
@@ -122,7 +125,7 @@ def test_a_second_visit_computes_nothing(stored, choice, monkeypatch):
 
 def test_a_run_is_watched_and_can_be_cancelled(opened, two, standing, asked):
     standing("running", stage="attack", done=2, total=2 * COUNT)
-    session = opened("compare", **two).check()
+    session = opened("compare", part="Carried over", **two).check()
     assert session.buttons(BUTTON) == []
     session.buttons("Cancel")[0].click()
     session.rerun().check()
@@ -134,7 +137,7 @@ def test_a_run_is_watched_and_can_be_cancelled(opened, two, standing, asked):
 )
 def test_a_run_that_did_not_end_well_shows_one_sentence(opened, two, standing, state, message):
     standing(state, message=message)
-    session = opened("compare", **two).check()
+    session = opened("compare", part="Carried over", **two).check()
     assert session.text.count(message) == 1
     assert "Resume" in [button.label for button in session.app.button]
     assert session.buttons(BUTTON) == []
@@ -145,7 +148,7 @@ def test_a_start_that_is_refused_says_why(opened, two, monkeypatch):
         raise ConfigError("There is no room.")
 
     monkeypatch.setattr("fkd.runs.start_run", refuse)
-    session = opened("compare", **two).check()
+    session = opened("compare", part="Carried over", **two).check()
     session.buttons(BUTTON)[0].click()
     session.rerun()
     assert "There is no room." in session.errors
@@ -153,14 +156,14 @@ def test_a_start_that_is_refused_says_why(opened, two, monkeypatch):
 
 def test_a_read_only_server_shows_and_starts_nothing(opened, two, monkeypatch):
     monkeypatch.setenv("FKD_READ_ONLY", "1")
-    session = opened("compare", **two).check()
+    session = opened("compare", part="Carried over", **two).check()
     assert session.buttons(BUTTON) == []
     assert "so it starts no trial" in session.text
 
 
 def test_absent_images_are_offered_and_no_run(opened):
     query = {"dataset": "mnist", "teacher": "mnist-teacher-pgd", "student": "mnist-kd-of-pgd"}
-    session = opened("compare", **query, epsilon=0.05, count=200).check()
+    session = opened("compare", part="Carried over", **query, epsilon=0.05, count=200).check()
     assert "so no witnesses can be tried" in session.text
     assert not [b for b in session.app.button if b.label.startswith("Try the witnesses")]
 

@@ -1,0 +1,239 @@
+"""Students in all figures: what is stored as a leaderboard, the run that measures the rest, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.backend import analyses
+from dashboard.backend.analyses import NotStoredError
+from dashboard.backend.catalogue import students as students_of
+from dashboard.backend.choice import Choice
+from dashboard.backend.runs import check_may_start
+from fkd import evaluation, runs
+from fkd.core import paths
+from fkd.data import list_data_sets
+from fkd.evaluation import Figure, Scores, ScoresConfig
+from fkd.models import list_models
+from fkd.runs import RunRecord
+
+
+@dataclass(frozen=True)
+class Board:
+    """Students of one teacher in all figures; shared by all sessions, so read only.
+
+    Attributes:
+        students: a leaderboard, one row a student, also for those of whom nothing is stored.
+        methods: the same with students that differ by seed alone as one row: means, and as ``FIGURE_std``
+            standard deviations.
+        unmeasured: students of whom a group of figures is missing.
+        unanalysed: students without a stored analysis.
+    """
+
+    students: pd.DataFrame
+    methods: pd.DataFrame
+    unmeasured: tuple[str, ...]
+    unanalysed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """Figures that are measured together.
+
+    Attributes:
+        name: as fkd has it.
+        title: for people.
+        figures: their names.
+    """
+
+    name: str
+    title: str
+    figures: tuple[str, ...]
+
+
+def figure_groups() -> list[FigureGroup]:
+    """All groups of figures in the order in which they are shown."""
+    found = []
+    for name in evaluation.group_names():
+        group = evaluation.SCORES.get(name)
+        found.append(FigureGroup(name, group.title, tuple(f.name for f in group.figures)))
+    return found
+
+
+def score_figures() -> dict[str, Figure]:
+    """Every figure by its name: title, unit, which end is better, meaning."""
+    return evaluation.all_figures()
+
+
+def recipes(dataset: str, teacher: str) -> dict[str, str]:
+    """Student to a hash of all that made it but name and seed, the teacher's own students first."""
+    return {card.name: evaluation.recipe(card) for card in students_of(dataset, teacher)}
+
+
+def _settings(choice: Choice) -> dict[str, Any]:
+    settings = choice.config().model_dump(mode="json")
+    del settings["student"]
+    return settings
+
+
+def board(choice: Choice, students: Sequence[str]) -> Board:
+    """The stored figures of a choice's teacher, images and ball for these students.
+
+    Raises:
+        FkdError: the choice names something that does not exist or does not fit.
+    """
+    hashes = {card.name: card.model_hash for card in list_models(choice.dataset)}
+    # Students that went away meanwhile are no reason for an error.
+    there = tuple(name for name in students if name in hashes)
+    identity = tuple(hashes[name] for name in (choice.teacher, *there))
+    return _board(choice, there, identity, _stamp())
+
+
+def _stamp() -> tuple:
+    """Changes whenever a table may have come or gone: asking for each by its key takes too long."""
+    folders = (
+        *(paths.results_dir() / name for name in ("", "scores")),
+        *(evaluation.shipped_dir() / name for name in ("", "scores")),
+    )
+    times = tuple(folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders)
+    return times, tuple(info.name for info in list_data_sets() if info.is_available)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Reading the students' figures …")
+def _board(choice: Choice, students: tuple[str, ...], identity: tuple, stamp: tuple) -> Board:
+    configs = evaluation.score_configs(_settings(choice), students) if students else ()
+    found = [_scores(config) for config in configs]
+    tables = {}
+    for name in students:
+        loaded = analyses.find(choice.but(student=name))
+        if loaded is not None:
+            tables[name] = loaded.analysis.table
+    table = evaluation.leaderboard_of(found, tables)
+    return Board(
+        students=table,
+        methods=evaluation.spread(table),
+        unmeasured=tuple(table.loc[table["missing"] != "", "student"]),
+        unanalysed=tuple(name for name in students if name not in tables),
+    )
+
+
+def _scores(config: ScoresConfig) -> Scores:
+    """What is stored of one student; kept in memory once all of it is there."""
+    try:
+        return _complete(evaluation.scores_key(config), config.model_dump_json())
+    except NotStoredError:
+        return evaluation.stored_scores(config)
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _complete(key: str, config_json: str) -> Scores:
+    found = evaluation.stored_scores(ScoresConfig.model_validate_json(config_json))
+    if found.missing:
+        raise NotStoredError(key)
+    return found
+
+
+def start_scores(choice: Choice, students: Sequence[str]) -> str:
+    """Start the run that measures these students in all figures; its id.
+
+    Raises:
+        FkdError: they cannot be measured.
+    """
+    check_may_start()
+    return runs.start_run("score", scores_spec(choice, students))
+
+
+def scores_spec(choice: Choice, students: Sequence[str]) -> dict[str, Any]:
+    """The specification of the run that measures these students.
+
+    Raises:
+        FkdError: the choice names something that does not exist or does not fit.
+    """
+    configs = evaluation.score_configs(_settings(choice), students)
+    shared = configs[0].model_dump(mode="json", exclude={"student"})
+    return {**shared, "students": [config.student for config in configs]}
+
+
+def live_scores(choice: Choice, students: Sequence[str]) -> RunRecord | None:
+    """The newest run that measures any of these students, unless it is done.
+
+    A run tells of fewer and fewer students that are missing while it works, so it need not be exactly of
+    these.
+    """
+    if not students:
+        return None
+    wanted = scores_spec(choice, students)
+    for record in runs.list_runs(50, "score"):
+        spec = {**record.spec, "students": wanted["students"]}
+        if spec == wanted and set(record.spec["students"]) & set(students):
+            return record if record.state != "done" else None
+    return None
+
+
+def reliability(choice: Choice, students: Sequence[str]) -> pd.DataFrame:
+    """The bins of a reliability diagram of all these students together; no rows where none has them.
+
+    Columns `fkd.evaluation.RELIABILITY_COLUMNS`.
+
+    Raises:
+        FkdError: the choice names something that does not exist or does not fit.
+    """
+    found = [_scores(config) for config in evaluation.score_configs(_settings(choice), students)]
+    tables = [one.details["calibration"] for one in found if "calibration" in one.details]
+    return evaluation.pooled_reliability([table for table in tables if len(table)])
+
+
+def ranked(table: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """The rows, best first in one figure."""
+    return evaluation.ranked(table, figure)
+
+
+def is_best(table: pd.DataFrame, figure: str) -> pd.Series:
+    """Which rows are the best in one figure."""
+    return evaluation.is_best(table, figure)
+
+
+def front(table: pd.DataFrame, x: str, y: str) -> pd.Series:
+    """Which rows no other beats in two figures."""
+    return evaluation.pareto(table, x, y)
+
+
+def teachers_value(table: pd.DataFrame, figure: str) -> float | None:
+    """What the teacher itself has in a figure of students; None where that is not measured."""
+    return evaluation.teachers_value(table, figure)
+
+
+def agreement_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns ``agreement_certified, open_share, disagreement_found`` of each row."""
+    return evaluation.agreement_shares(table)
+
+
+def figure_text(figure: Figure, value: float | None, deviation: float | None = None) -> str:
+    """A figure as people read it, with its standard deviation over seeds where there is one."""
+    return evaluation.figure_text(figure, value, deviation)
+
+
+def leaderboard_file(table: pd.DataFrame, figures: Sequence[str], suffix: str) -> bytes:
+    """A leaderboard as the content of a file, with these figures alone, in this order.
+
+    Args:
+        table: `Board.students` or `Board.methods`, some or all rows.
+        figures: which figures.
+        suffix: ``.csv``, ``.parquet`` or ``.tex``.
+    """
+    if suffix == ".tex":
+        return evaluation.latex_table(table, figures).encode()
+    known = evaluation.all_figures()
+    facts = [name for name in table if name.removesuffix("_std") not in known]
+    ends = [name for figure in figures for name in (figure, f"{figure}_std") if name in table]
+    return evaluation.leaderboard_bytes(table[[*facts, *ends]], suffix)  # type: ignore[arg-type]
+
+
+def reproduce_scores(choice: Choice, students: Sequence[str]) -> str:
+    """The command line that measures these students, one option per line."""
+    config = ScoresConfig.parse(_settings(choice), student=students[0])
+    return evaluation.reproduce_snippet(config, students=students, lines=True)

@@ -1,0 +1,183 @@
+"""The leaderboard of the page *Compare methods*: all figures as a table, and two against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import backend, figures, parts, state
+from dashboard.views._pareto import trade_offs
+from dashboard.views._picked import Picked
+
+_MAIN = "Main figures"
+_BEST = "background-color: rgba(0, 158, 115, 0.20); font-weight: 700"
+_DIRECTION = {"higher": "Higher is better.", "lower": "Lower is better.", "neither": ""}
+#: So many rows are drawn at once; the table scrolls beyond them.
+_ROWS = 14
+
+
+def leaderboard(choice: backend.Choice, picked: Picked) -> None:
+    """The section.
+
+    Args:
+        choice: teacher, images and ball.
+        picked: the students.
+    """
+    shown = _shown_figures()
+    known = picked.rows[list(shown)].notna()
+    if known.to_numpy().any():
+        _table(picked, [name for name in shown if known[name].any()])
+        _downloads(choice, picked, shown)
+    _unmeasured(choice, picked)
+    if picked.rows["gap_attack_mean"].notna().any():
+        trade_offs(picked)
+
+
+def _shown_figures() -> list[str]:
+    """The figures that are asked for, in the order of all."""
+    groups = {group.title: group.figures for group in backend.figure_groups()}
+    known = backend.score_figures()
+    main = tuple(name for name, figure in known.items() if figure.is_main)
+    parts_of = {_MAIN: main, **groups}
+    chosen = st.pills(
+        "Figures",
+        list(parts_of),
+        selection_mode="multi",
+        default=[_MAIN],
+        label_visibility="collapsed",
+        **state.bound("figures"),
+    )
+    wanted = {name for part in chosen or [_MAIN] for name in parts_of[part]}
+    return [name for name in known if name in wanted]
+
+
+def _table(picked: Picked, shown: Sequence[str]) -> None:
+    rows, known = picked.rows, backend.score_figures()
+    table = pd.DataFrame({"name": picked.labels})
+    config: dict = {
+        "name": st.column_config.TextColumn(
+            "method" if picked.together else "student",
+            pinned=True,
+            help="What its students' names have of their own; a click makes the student the one that all "
+            "pages show.",
+        )
+    }
+    if picked.together:
+        table["seeds"] = rows["seeds"].to_numpy()
+        config["seeds"] = st.column_config.NumberColumn(
+            "seeds", width=50, help="Students that differ by seed alone."
+        )
+    else:
+        table["method"] = rows["method"].to_numpy()
+    texts = {}
+    for name in shown:
+        figure = known[name]
+        deviations = rows.get(f"{name}_std", pd.Series(index=rows.index, dtype=float))
+        table[name], texts[name] = _column(figure, rows[name], deviations)
+        config[name] = st.column_config.NumberColumn(
+            figure.title, help=f"{figure.meaning} {_DIRECTION[figure.better]}"
+        )
+    styled = figures.styled(table, texts)
+    for name in shown:
+        best = backend.is_best(rows, name).to_numpy()
+        styled = styled.apply(
+            lambda column, best=best: [_BEST if is_best else "" for is_best in best],
+            subset=[name],
+        )
+    key = f"leaderboard_{picked.together}_{picked.order}"
+    names = picked.shown
+
+    def clicked() -> None:
+        chosen = st.session_state[key]["selection"]["rows"]
+        if chosen:
+            st.session_state["student"] = names[chosen[0]]
+
+    st.dataframe(
+        styled,
+        key=key,
+        on_select=clicked,
+        selection_mode="single-row",
+        hide_index=True,
+        placeholder="",
+        height="content" if len(table) <= _ROWS else 38 + 35 * _ROWS,
+        column_config=config,
+        alt="Leaderboard of the students, best first; select a row to choose the student",
+    )
+
+
+def _column(
+    figure: backend.Figure, values: pd.Series, deviations: pd.Series
+) -> tuple[list[float], object]:
+    """Values to sort by and how each is written.
+
+    A cell's text is found by its value, so equal values whose spreads differ are told apart by an amount
+    that no text shows.
+    """
+    numbers, texts = [], {}
+    for value, deviation in zip(values, deviations, strict=True):
+        number = float(value)
+        text = backend.figure_text(figure, number, float(deviation))
+        while texts.get(number, text) != text:
+            number += 1e-12 * max(1.0, abs(number))
+        texts[number] = text
+        numbers.append(number)
+    return numbers, texts.__getitem__
+
+
+def _downloads(choice: backend.Choice, picked: Picked, shown: Sequence[str]) -> None:
+    with st.container(horizontal=True):
+        for suffix, label, mime in (
+            (".csv", "CSV", "text/csv"),
+            (".parquet", "Parquet", "application/vnd.apache.parquet"),
+            (".tex", "LaTeX", "application/x-tex"),
+        ):
+            st.download_button(
+                label,
+                # Made when it is asked for: a table for LaTeX takes longer than the page.
+                lambda suffix=suffix: backend.leaderboard_file(picked.rows, shown, suffix),
+                file_name=f"leaderboard{suffix}",
+                mime=mime,
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"leaderboard_{suffix[1:]}",
+                help="The table as shown: these rows in this order, these figures.",
+            )
+        with st.popover("Reproduce", icon=":material/terminal:"):
+            st.code(
+                backend.reproduce_scores(choice, picked.students),
+                language="bash",
+                wrap_lines=False,
+            )
+
+
+def _unmeasured(choice: backend.Choice, picked: Picked) -> None:
+    names = picked.board.unmeasured
+    if not names:
+        return
+    ball = figures.ball(choice.epsilon, choice.norm)
+    with st.container(border=True):
+        st.markdown(
+            f"**Not measured in all figures** within {ball} on {choice.count} images with bounds of the "
+            f"level {backend.level_title(choice)}: {_listed(names)}."
+        )
+        st.caption(
+            "What stored analyses tell is shown. Measuring attacks each student in several ways, and "
+            "takes about a minute each for small networks; what is finished is kept."
+        )
+        parts.offer_run(
+            backend.live_scores(choice, names),
+            choice.dataset,
+            key="score",
+            label=f"Measure {len(names)} student{'s' if len(names) > 1 else ''}",
+            work="measurement",
+            lack="nothing more can be measured",
+            start=lambda: backend.start_scores(choice, names),
+        )
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    """Names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

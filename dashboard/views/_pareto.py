@@ -1,0 +1,62 @@
+"""Two figures against each other, on the page *Compare methods*: who is beaten in both by none."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import backend, figures, parts, state
+from dashboard.views._picked import Picked
+
+#: Key, heading, and the two figures to begin with.
+_PLOTS = (
+    ("first", "Accuracy against faithfulness", "clean_accuracy", "gap_certified_mean"),
+    ("second", "Cost against faithfulness", "training_seconds", "gap_certified_mean"),
+)
+
+
+def trade_offs(picked: Picked) -> None:
+    """Two plots, each with a choice of its axes.
+
+    Args:
+        picked: the students.
+    """
+    st.subheader("Who is ahead in two figures", anchor=False)
+    st.caption(
+        "One mark a method, at the mean over its seeds, which are the small dots. On the dotted line are "
+        "those that no other beats in both figures. Point at a mark that has no room for its name."
+    )
+    for column, plot in zip(st.columns(2, gap="medium"), _PLOTS, strict=True):
+        with column:
+            _plot(picked, *plot)
+
+
+def _plot(picked: Picked, key: str, title: str, x: str, y: str) -> None:
+    st.markdown(f"**{title}**")
+    known = {
+        name: figure.title
+        for name, figure in backend.score_figures().items()
+        if figure.better != "neither"
+    }
+    axes = []
+    with st.container(horizontal=True):
+        for axis, usual in (("x", x), ("y", y)):
+            axes.append(
+                st.selectbox(
+                    f"{axis} axis",
+                    list(known),
+                    index=list(known).index(usual),
+                    **state.bound(f"{key}_{axis}", known),
+                )
+            )
+    rows = picked.methods
+    measured = rows[axes].notna().all(axis=1)
+    if axes[0] == axes[1]:
+        st.caption("Choose two different figures.")
+        return
+    if not measured.any():
+        st.caption("No student is measured in both figures.")
+        return
+    parts.chart(figures.pareto(rows, picked.each, picked.ways, axes[0], axes[1]), f"pareto_{key}")
+    missing = [picked.ways[recipe].label for recipe in rows.loc[~measured, "recipe"]]
+    if missing:
+        st.caption(f"Not measured in both: {', '.join(missing)}.")

@@ -1,0 +1,190 @@
+"""The leaderboard of *Compare methods*: shown as stored, seeds together or apart, measured by a run."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboard import backend
+from dashboard.views._leaderboard import _column, _listed
+from fkd.core.paths import models_dir
+from fkd.evaluation import ScoresConfig, score_students, spread
+from fkd.runs import KINDS
+from tests.dashboard.conftest import run_record
+from tests.support.pairs import save_digits_model
+
+#: Cheap groups: nothing is attacked.
+GROUPS = ["retention", "cost"]
+SEEDS = ["tiny-twin", "tiny-twin-s1"]
+
+
+def trained(name: str, seed: int, pair: dict) -> None:
+    """A student whose card tells how it was trained."""
+    save_digits_model(
+        name,
+        "student",
+        hidden=(8,),
+        seed=seed,
+        teacher={"name": pair["teacher"], "model_hash": ""},
+        training_config={"name": name, "seed": seed, "epochs": 1},
+        history=[{"epoch": 1.0, "examples": 100.0}],
+        seconds=2.0 + seed,
+    )
+
+
+@pytest.fixture
+def three(pair) -> dict[str, object]:
+    """The address at which the pair's student is compared with two seeds of one recipe."""
+    for seed, name in enumerate(SEEDS):
+        trained(name, seed, pair)
+    return pair
+
+
+@pytest.fixture
+def measured(three, choice) -> pd.DataFrame:
+    """The leaderboard with the figures of some groups stored."""
+    names = [*SEEDS, "tiny-student"]
+    configs = [
+        ScoresConfig(**choice.but(student=name).config().model_dump(), groups=GROUPS)
+        for name in names
+    ]
+    return score_students(configs, device="cpu").set_index("student")
+
+
+def tables(session) -> list[pd.DataFrame]:
+    """Leaderboards on the page."""
+    return [one.value for one in session.app.dataframe if "name" in one.value]
+
+
+def test_seeds_are_one_row_with_their_mean_and_apart_one_each(opened, three, measured, choice):
+    session = opened("compare", **three, figures="Cost", order="training time").check()
+    [shown] = tables(session)
+    assert shown["name"].tolist() == ["twin", "student"] and shown["seeds"].tolist() == [2, 1]
+    mean = measured.loc[SEEDS, "training_seconds"].mean()
+    assert shown["training_seconds"].iloc[0] == pytest.approx(mean) == 2.5
+    # Nobody trained the other one: it has no time and comes last.
+    assert np.isnan(shown["training_seconds"].iloc[1])
+    apart = opened("compare", **three, figures="Cost", order="training time", together="false")
+    [shown] = tables(apart.check())
+    assert shown["name"].tolist() == ["twin", "twin-s1", "student"]
+    assert shown["training_seconds"].tolist()[:2] == [2.0, 3.0]
+    assert shown["method"].tolist() == ["kd"] * 3
+
+
+def test_what_analyses_tell_is_shown_before_anything_is_measured(opened, pair, choice):
+    session = opened("compare", **pair).check()
+    [shown] = tables(session)
+    table = backend.find(choice).analysis.table
+    assert shown["gap_certified_mean"].tolist() == [pytest.approx(table.gap_certified.mean())]
+    assert "clean_accuracy" not in shown
+    assert "Not measured in all figures" in session.text
+
+
+def test_the_button_starts_a_run_of_those_that_are_missing(opened, three, choice, asked):
+    session = opened("compare", **three).check()
+    assert asked == []
+    [button] = session.buttons("Measure 3 students")
+    button.click()
+    session.rerun().check()
+    [(kind, spec)] = asked
+    assert kind == "score" and set(spec["students"]) == {*SEEDS, "tiny-student"}
+    assert KINDS.get(kind)().check(spec) == spec
+
+
+def test_a_run_of_more_students_than_are_missing_now_is_watched(opened, three, choice, standing):
+    spec = backend.scores_spec(choice, ["tiny-student"])
+    record = run_record("score", choice.config(), "running", stage="figures", done=1, total=9)
+    standing(replace(record, spec={**spec, "students": ["tiny-gone", *SEEDS]}))
+    session = opened("compare", **three).check()
+    assert session.buttons("Cancel") and not session.buttons("Measure 3 students")
+    # Another ball's run is none of this one's.
+    other = {**spec, "epsilon": 0.3, "students": SEEDS}
+    standing(replace(record, spec=other))
+    session = opened("compare", **three).check()
+    assert session.buttons("Measure 3 students") and not session.buttons("Cancel")
+
+
+def test_a_read_only_server_shows_and_starts_nothing(opened, three, monkeypatch):
+    monkeypatch.setenv("FKD_READ_ONLY", "1")
+    session = opened("compare", **three).check()
+    assert "so it starts no measurement" in session.text
+    assert not session.buttons("Measure 3 students") and tables(session)
+
+
+def test_methods_and_students_can_be_left_out(opened, three):
+    session = opened("compare", **three, students="tiny-twin-s1").check()
+    [shown] = [m for m in session.app.multiselect if m.label == "Students"]
+    assert shown.value == ["tiny-twin-s1"]
+    assert "tiny-twin-s1" in session.text and "tiny-student," not in session.text
+    everyone = opened("compare", **three).check()
+    assert [m.value for m in everyone.app.multiselect if m.label == "Methods"] == [[]]
+
+
+def test_files_hold_what_is_shown_in_its_order(measured, choice, three):
+    board = backend.board(choice, [*SEEDS, "tiny-student"])
+    rows = backend.ranked(board.methods, "training_seconds")
+    figures = ["training_seconds", "flops"]
+    read = pd.read_csv(io.BytesIO(backend.leaderboard_file(rows, figures, ".csv")))
+    assert [name for name in read if name.startswith(("training", "flops", "size"))] == [
+        "training_seconds",
+        "training_seconds_std",
+        "flops",
+        "flops_std",
+    ]
+    assert read["seeds"].tolist() == [2, 1]
+    parquet = pd.read_parquet(io.BytesIO(backend.leaderboard_file(rows, figures, ".parquet")))
+    assert parquet["recipe"].tolist() == rows["recipe"].tolist()
+    latex = backend.leaderboard_file(rows, figures, ".tex").decode()
+    assert r"\toprule" in latex and "training time" in latex and "file size" not in latex
+
+
+def test_the_board_is_kept_until_something_is_measured(measured, choice, three):
+    names = [*SEEDS, "tiny-student"]
+    first = backend.board(choice, names)
+    assert backend.board(choice, names) is first
+    pd.testing.assert_frame_equal(first.methods, spread(first.students))
+    assert first.unanalysed == tuple(SEEDS)
+    config = ScoresConfig(**choice.config().model_dump(), groups=["fidelity"])
+    score_students([config], device="cpu")
+    assert backend.board(choice, names) is not first
+
+
+def test_a_student_that_went_away_is_no_error(opened, three):
+    card = models_dir() / SEEDS[1] / "card.json"
+    card.write_text("{ not json")
+    session = opened("compare", **three).check()
+    assert session.errors == [] and [t["name"].tolist() for t in tables(session)]
+
+
+def test_cells_with_equal_means_and_other_spreads_keep_their_own_texts():
+    figure = backend.score_figures()["clean_accuracy"]
+    numbers, text = _column(
+        figure, pd.Series([0.5, 0.5, 0.25]), pd.Series([0.01, 0.02, float("nan")])
+    )
+    assert [text(value) for value in numbers] == ["50.0 ± 1.0 %", "50.0 ± 2.0 %", "25.0 %"]
+    assert numbers == pytest.approx([0.5, 0.5, 0.25], abs=1e-9)
+
+
+def test_long_lists_of_names_are_cut():
+    assert _listed(["a", "b"]) == "a, b"
+    assert _listed(list("abcdefghij")) == "a, b, c, d, e, f, g, h and 2 more"
+
+
+def test_two_figures_against_each_other_name_who_is_left_out(opened, three, measured):
+    axes = {"first_x": "training time", "first_y": "parameters"}
+    session = opened("compare", **three, **axes).check()
+    [chart] = [
+        chart
+        for chart in (json.loads(c.proto.spec) for c in session.app.get("plotly_chart"))
+        if "parameters" in chart["layout"]["yaxis"]["title"]["text"]
+    ]
+    named = [trace["name"] for trace in chart["data"] if trace.get("mode") == "markers+text"]
+    assert named == ["twin"]
+    assert "Not measured in both: student." in session.text
+    same = opened("compare", **three, first_x="training time", first_y="training time").check()
+    assert "Choose two different figures." in same.text
