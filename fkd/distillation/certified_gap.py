@@ -151,11 +151,12 @@ class CertifiedGap(Method):
     The last row is the mean width that level fast leaves the teacher's own confidence.  With seed 1 the
     certified gaps were 0.175 and 0.535 at 98.4 %, those of ``faithful`` 0.217 and 0.553 at 97.2 %; they
     took 115 and 145 s of one core, side by side.  On MNIST, 5 epochs of 8000 images: 0.142 ... 0.166 and
-    0.231 ... 0.336 at 91.1 %, ``faithful`` 0.154 ... 0.177 and 0.248 ... 0.337 at 90.1 %, in 304 and 238 s.
+    0.231 ... 0.336 at 91.1 %; ``faithful`` 0.154 ... 0.177 and 0.248 ... 0.337 at 90.1 %
+    (304 and 238 s).
 
     What else was tried on digits: bounding half of each batch, 98.0 %, 0.173 and 0.516; temperature 1
-    with kappa 3, 98.4 %, 0.118 ... 0.173 and 0.301 ... 0.531.  At 40 epochs joint rows changed nothing for
-    students so much smaller than their teacher (they count where the two are alike), the penalty
+    with kappa 3, 98.4 %, 0.118 ... 0.173 and 0.301 ... 0.531.  At 40 epochs joint rows changed nothing
+    for students so much smaller than their teacher (they count where the two are alike), the penalty
     -log(1 - gap) widened the attacked gaps, and a ramp over after a tenth of training cost 1.2 points of
     accuracy.  With the teacher ``pgd``, whose confidence is hardly certified at 0.1, the student had
     0.118 ... 0.183 at 0.05 and 98.6 %, with temperature 1 and kappa 2 0.110 ... 0.185 and 98.8 %; the
