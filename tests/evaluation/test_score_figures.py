@@ -45,6 +45,13 @@ def test_calibration_error_of_known_bins():
     assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.3, abs=1e-6)
 
 
+def test_calibration_error_has_no_bin_for_certainty_alone():
+    # Four sure examples, one of them wrong, share the last bin with four at 0.97 that are right.
+    logits = torch.cat([torch.tensor([[60.0, 0.0]] * 4).double(), logits_with([0.97] * 4)])
+    error = expected_calibration_error(logits, torch.tensor([1, 0, 0, 0, 0, 0, 0, 0]))
+    assert error == pytest.approx(abs(7 / 8 - (1.0 + 0.97) / 2), abs=1e-6)
+
+
 def test_bins_are_of_the_teacher_and_hold_every_example():
     teacher, student = np.array([0.0, 0.05, 0.5, 1.0]), np.array([0.2, 0.4, 0.5, 0.7])
     bins = reliability(teacher, student)

@@ -29,6 +29,8 @@ from fkd.records import Column
 
 #: Bins of equal width on [0, 1], as in Guo et al.
 BINS = 15
+#: The largest float32 below 1.
+_BELOW_ONE = 1.0 - 2.0**-24
 
 RELIABILITY_COLUMNS: tuple[Column, ...] = (
     Column(
@@ -76,7 +78,8 @@ def expected_calibration_error(logits: Tensor, labels: Tensor) -> float:
     # Imported here: it takes seconds, and lists of figures need none of it.
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    probabilities = torch.softmax(logits, 1)
+    # torchmetrics reads float32 and gives those of exactly 1 a bin of their own, one too many.
+    probabilities = torch.softmax(logits, 1).float().clamp_max(_BELOW_ONE)
     error = multiclass_calibration_error(
         probabilities, labels, num_classes=logits.shape[1], n_bins=BINS, norm="l1"
     )
@@ -126,6 +129,7 @@ class Calibration(ScoreGroup):
 
     title = "Calibration"
     order = 30
+    version = 2
     needs_ball = True
     detail_columns = RELIABILITY_COLUMNS
     figures = (
