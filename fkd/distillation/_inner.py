@@ -89,6 +89,29 @@ def cross_entropy_objective(labels: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda logits: functional.cross_entropy(logits.float(), labels, reduction="sum")
 
 
+def attacked_on_labels(
+    batch: Batch, network: nn.Module, *, epsilon: float, steps: int, step_size: float
+) -> Tensor:
+    """PGD on CE(p(x'), y) from a uniform point of each image's ball, like the images.
+
+    Args:
+        batch: images and labels.
+        network: attacked in eval mode.
+        epsilon: radius in pixel units.
+        steps: how many steps.
+        step_size: length of one step in pixel units.
+    """
+    return ascend(
+        network,
+        batch.images,
+        uniform_start(batch, epsilon),
+        cross_entropy_objective(batch.labels),
+        epsilon=epsilon,
+        steps=steps,
+        step_size=step_size,
+    )
+
+
 def divergence_objective(target_logits: Tensor) -> Callable[[Tensor], Tensor]:
     """KL(p || q(x')) summed over examples, p fixed."""
     target = functional.log_softmax(target_logits.detach().float(), dim=1)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import (
     METHODS,
     AttackConfig,
@@ -52,14 +52,8 @@ class AKD(Method):
         """CE of the labels and divergence from the teacher, both at attacked images, batch means."""
         del clock
         config: AKDConfig = self.config
-        adversarial = ascend(
-            student,
-            batch.images,
-            uniform_start(batch, config.epsilon),
-            cross_entropy_objective(batch.labels),
-            epsilon=config.epsilon,
-            steps=config.steps,
-            step_size=config.step_length,
+        adversarial = attacked_on_labels(
+            batch, student, epsilon=config.epsilon, steps=config.steps, step_size=config.step_length
         )
         target = teacher_logits(teacher, adversarial)
         logits = student(adversarial)

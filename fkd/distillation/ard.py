@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import (
     METHODS,
     AttackConfig,
@@ -53,14 +53,8 @@ class ARD(Method):
         del clock
         config: ARDConfig = self.config
         target = teacher_logits(teacher, batch.images)
-        adversarial = ascend(
-            student,
-            batch.images,
-            uniform_start(batch, config.epsilon),
-            cross_entropy_objective(batch.labels),
-            epsilon=config.epsilon,
-            steps=config.steps,
-            step_size=config.step_length,
+        adversarial = attacked_on_labels(
+            batch, student, epsilon=config.epsilon, steps=config.steps, step_size=config.step_length
         )
         divergence = kl_divergence(target, student(adversarial), config.temperature)
         terms = {"adversarial": (config.alpha * config.temperature**2, divergence)}

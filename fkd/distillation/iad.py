@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import (
     METHODS,
     AttackConfig,
@@ -66,14 +66,8 @@ class IAD(Method):
         """Divergences from teacher and from the student's own clean prediction, batch means."""
         config: IADConfig = self.config
         target = teacher_logits(teacher, batch.images)
-        adversarial = ascend(
-            student,
-            batch.images,
-            uniform_start(batch, config.epsilon),
-            cross_entropy_objective(batch.labels),
-            epsilon=config.epsilon,
-            steps=config.steps,
-            step_size=config.step_length,
+        adversarial = attacked_on_labels(
+            batch, student, epsilon=config.epsilon, steps=config.steps, step_size=config.step_length
         )
         attacked = student(adversarial)
         divergence = kl_divergence(target, attacked, config.temperature)

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import (
     METHODS,
     AttackConfig,
@@ -119,14 +119,8 @@ class KDIGA(Method):
     def _attacked(self, batch: Batch, student: nn.Module) -> Tensor:
         """Points of the balls where the student's CE is high."""
         config: KDIGAConfig = self.config
-        return ascend(
-            student,
-            batch.images,
-            uniform_start(batch, config.epsilon),
-            cross_entropy_objective(batch.labels),
-            epsilon=config.epsilon,
-            steps=config.steps,
-            step_size=config.step_length,
+        return attacked_on_labels(
+            batch, student, epsilon=config.epsilon, steps=config.steps, step_size=config.step_length
         )
 
 

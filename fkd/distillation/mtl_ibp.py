@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import METHODS, Batch, Clock, LossParts, RampConfig
 from fkd.distillation.ibp import IBP
 
@@ -90,11 +90,9 @@ class MTLIBP(IBP):
         """Points of the attack's balls with a high CE."""
         config: MTLIBPConfig = self.config
         reach = min(1.0, epsilon * config.attack_share)
-        return ascend(
+        return attacked_on_labels(
+            batch,
             student,
-            batch.images,
-            uniform_start(batch, reach),
-            cross_entropy_objective(batch.labels),
             epsilon=reach,
             steps=config.attack_steps,
             step_size=2.5 * reach / config.attack_steps,

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import METHODS, AttackConfig, Batch, Clock, LossParts, Method
 
 
@@ -40,14 +40,8 @@ class PGDAT(Method):
         """CE at the attacked images, batch mean."""
         del teacher, clock
         config: PGDATConfig = self.config
-        adversarial = ascend(
-            student,
-            batch.images,
-            uniform_start(batch, config.epsilon),
-            cross_entropy_objective(batch.labels),
-            epsilon=config.epsilon,
-            steps=config.steps,
-            step_size=config.step_length,
+        adversarial = attacked_on_labels(
+            batch, student, epsilon=config.epsilon, steps=config.steps, step_size=config.step_length
         )
         terms = {
             "adversarial": (

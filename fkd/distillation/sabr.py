@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fkd.core.ball import Ball
-from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
+from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import METHODS, Batch
 from fkd.distillation.ibp import IBP, IBPConfig
 
@@ -63,11 +63,9 @@ class SABR(IBP):
         reach = epsilon - radius
         centre = batch.images
         if reach > 0:
-            centre = ascend(
+            centre = attacked_on_labels(
+                batch,
                 student,
-                batch.images,
-                uniform_start(batch, reach),
-                cross_entropy_objective(batch.labels),
                 epsilon=reach,
                 steps=config.attack_steps,
                 step_size=2.5 * reach / config.attack_steps,
