@@ -23,6 +23,11 @@ _CARD_PARTS = {
     "seed": "seed",
 }
 
+#: Settings of a training that a card tells by themselves.
+_TOLD = frozenset(
+    {"name", "seed", "method", "method_config", "architecture", "architecture_config"}
+)
+
 
 def data_sets() -> list[DataSetInfo]:
     """All data sets, those with models first."""
@@ -154,7 +159,7 @@ def card_differences(names: list[str], dataset: str, *, show_all: bool = False) 
         parts["teacher"] = card.teacher.name if card.teacher else None
         parts |= {f"method: {k}": v for k, v in card.method_config.items()}
         parts |= {f"architecture: {k}": v for k, v in card.architecture_config.items()}
-        parts |= {f"training: {k}": v for k, v in card.training_config.items()}
+        parts |= {f"training: {k}": v for k, v in card.training_config.items() if k not in _TOLD}
         settings[name] = {key: "—" if v is None else str(v) for key, v in parts.items()}
     table = pd.DataFrame(settings).fillna("—")
     if show_all or table.shape[1] < 2:

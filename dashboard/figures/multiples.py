@@ -118,7 +118,7 @@ def _traces(panel: Panel, is_first: bool) -> list[go.Bar | go.Scatter]:
     return [
         go.Bar(
             x=centre,
-            y=certified / panel.count,
+            y=[value / panel.count for value in certified],
             width=width,
             name="certified bound",
             marker={"color": theme.CERTIFICATE, "opacity": 0.75, "line": {"width": 0}},

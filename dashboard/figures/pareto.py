@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,17 +18,9 @@ from dashboard.figures.ways import Way
 _LOGARITHMIC = ("s", "ms", "bytes", "examples", "number", "FLOPs")
 #: What a plot of half a page has room for, in pixels: labels are placed for it.
 _WIDTH, _LETTER, _LINE = 400.0, 7.4, 15.0
-#: Where a label may stand, seen from its mark: plotly's name, and the steps to its middle.
-_PLACES = (
-    ("middle right", 1.0, 0.0),
-    ("middle left", -1.0, 0.0),
-    ("top center", 0.0, 1.0),
-    ("bottom center", 0.0, -1.0),
-    ("top right", 1.0, 1.0),
-    ("bottom right", 1.0, -1.0),
-    ("top left", -1.0, 1.0),
-    ("bottom left", -1.0, -1.0),
-)
+#: How far a label's middle may be from its mark, and in which directions, nearest and level first.
+_REACHES = (13.0, 26.0, 40.0, 56.0, 74.0)
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def pareto(
@@ -88,11 +80,8 @@ def pareto(
             go.Scatter(
                 x=[row[x]],
                 y=[row[y]],
-                mode="markers+text",
+                mode="markers",
                 name=way.label,
-                text=[way.label if place else ""],
-                textposition=place or "middle right",
-                textfont={"size": 13},
                 marker={
                     "color": way.colour,
                     "symbol": way.symbol,
@@ -104,6 +93,22 @@ def pareto(
                 showlegend=False,
             )
         )
+        if place is not None:
+            figure.add_annotation(
+                # Where an axis is logarithmic, plotly wants the place as a power of ten.
+                x=_place(row[x], scale),
+                y=_place(row[y], scale_y),
+                text=way.label,
+                font={"size": 12.5},
+                ax=place[0],
+                ay=-place[1],
+                arrowhead=0,
+                arrowwidth=1,
+                # A label beside its mark needs no line to it.
+                arrowcolor=theme.NEUTRAL if place[2] else "rgba(0, 0, 0, 0)",
+                standoff=6,
+                borderpad=0,
+            )
     theme.lay_out(
         figure,
         x=theme.figure_title(known[x]),
@@ -167,7 +172,9 @@ def _hover(row: pd.Series, way: Way, x: backend.Figure, y: backend.Figure, is_fr
         for one in (x, y)
     ]
     seeds = len(way.students)
-    said = f"<b>{way.label}</b>" + (f", {seeds} seeds" if seeds > 1 else "")
+    said = f"<b>{way.label}</b><br>{way.students[0]}" + (
+        f" and {seeds - 1} more seeds" if seeds > 1 else ""
+    )
     return "<br>".join([said, *texts, "not beaten in both" if is_front else "beaten in both"])
 
 
@@ -210,36 +217,54 @@ def _label_places(
     y: str,
     scales: tuple[str, str],
     height: int,
-) -> list[str | None]:
+) -> list[tuple[float, float, bool] | None]:
     """Where each mark's label stands without covering a mark or another label; None where nowhere.
 
     The front's labels are placed first.
+
+    Returns:
+        Pixels to the right and up from the mark to the label's middle, and whether it is so far off that
+        a line must join them.
     """
     everything = pd.concat([rows[[x, y]], dots[[x, y]]])
     across = _pixels(everything[x], scales[0], _WIDTH)
     up = _pixels(everything[y], scales[1], height - 90.0)
     reach = [7.0] * len(rows) + [3.0] * len(dots)
     taken = [_Box(a - r, b - r, a + r, b + r) for a, b, r in zip(across, up, reach, strict=True)]
-    found: list[str | None] = [None] * len(rows)
-    order = sorted(range(len(rows)), key=lambda place: not is_front.iloc[place])
-    for place in order:
+    found: list[tuple[float, float, bool] | None] = [None] * len(rows)
+    for place in sorted(range(len(rows)), key=lambda one: not is_front.iloc[one]):
         width = _LETTER * len(ways[rows["recipe"].iloc[place]].label)
-        for name, right, above in _PLACES:
-            middle = across[place] + right * (width / 2 + 9)
-            level = up[place] + above * (13.0 if not right else 10.0)
+        others = [*taken[:place], *taken[place + 1 :]]
+        for far, right, above in _steps(width):
+            middle, level = across[place] + right, up[place] + above
             box = _Box(middle - width / 2, level - _LINE / 2, middle + width / 2, level + _LINE / 2)
-            inside = box.left > -20 and box.right < _WIDTH + 20
-            others = itertools.chain(taken[:place], taken[place + 1 :])
-            if inside and not any(box.meets(other) for other in others):
-                found[place] = name
+            is_inside = box.left > -25 and box.right < _WIDTH + 25 and 0 < level < height - 80
+            if is_inside and not any(box.meets(other) for other in others):
+                found[place] = (right, above, far)
                 taken.append(box)
                 break
     return found
 
 
-def _pixels(values: pd.Series, scale: str, length: float) -> Sequence[float]:
+def _steps(width: float) -> Iterator[tuple[bool, float, float]]:
+    """Whether a place is far from the mark, and the way there, nearest first."""
+    for reach, (right, above) in itertools.product(_REACHES, _DIRECTIONS):
+        far = reach > _REACHES[0]
+        # A label to the side begins at the reach, whatever its length.
+        yield (
+            far,
+            right * (reach + (width / 2 if above == 0 or far else 0.3 * width)),
+            above * reach,
+        )
+
+
+def _place(value: float, scale: str) -> float:
+    return math.log10(value) if scale == "log" else float(value)
+
+
+def _pixels(values: pd.Series, scale: str, length: float) -> list[float]:
     """Places on an axis of ``length`` pixels; plotly leaves about a twentieth on either side."""
-    numbers = [math.log10(value) if scale == "log" else float(value) for value in values]
+    numbers = [_place(value, scale) for value in values]
     if not numbers:
         return []
     low, high = min(numbers), max(numbers)

@@ -46,8 +46,8 @@ def reliability(
         total = int(rows["count"].sum())
         figure.add_trace(
             go.Scatter(
-                x=rows["teacher_conf"],
-                y=rows["student_conf"],
+                x=list(rows["teacher_conf"]),
+                y=list(rows["student_conf"]),
                 mode="lines+markers",
                 name=way.label,
                 line={"color": way.colour, "width": 1.5},

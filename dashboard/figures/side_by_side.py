@@ -53,8 +53,8 @@ def side_by_side(
             continue
         figure.add_trace(
             go.Scatter(
-                x=rows[f"{end}_a"],
-                y=rows[f"{end}_b"],
+                x=list(rows[f"{end}_a"]),
+                y=list(rows[f"{end}_b"]),
                 mode="markers",
                 name=f"{words} ({len(rows)})",
                 marker={

@@ -51,12 +51,12 @@ def ways(recipes: Mapping[str, str], own: Sequence[str]) -> dict[str, Way]:
     mine = [recipe for recipe, students in members.items() if set(students) & set(own)]
     labels = dict(zip(mine, short_names([names[recipe] for recipe in mine])[0], strict=True))
     labels = {recipe: labels.get(recipe, name) for recipe, name in names.items()}
-    often = Counter(labels.values())
-    # Two recipes under one name, with other settings say: only the students' names tell them apart.
-    labels = {
-        recipe: ", ".join(members[recipe]) if often[label] > 1 else label
-        for recipe, label in labels.items()
-    }
+    # Two recipes under one name: with other settings, say.
+    seen: Counter[str] = Counter()
+    for recipe, label in labels.items():
+        seen[label] += 1
+        if seen[label] > 1:
+            labels[recipe] = f"{label} ({seen[label]})"
     order = sorted(labels, key=lambda recipe: (recipe not in mine, labels[recipe]))
     return {
         recipe: Way(

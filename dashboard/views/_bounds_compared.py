@@ -33,7 +33,8 @@ def bounds_compared(choice: backend.Choice, picked: Picked) -> None:
         st.caption(
             "From what attacks reached to what is certified; shorter and further left is better."
         )
-        parts.chart(figures.brackets(rows.assign(student=labels)), "brackets")
+        gaps = rows[["gap_clean_mean", "gap_attack_mean", "gap_certified_mean"]]
+        parts.chart(figures.brackets(gaps.assign(student=labels)), "brackets")
     with right:
         st.subheader("Agreement with the teacher", anchor=False)
         st.caption("Share of images certified to agree, open, and shown to disagree.")

@@ -55,7 +55,7 @@ def _shown_figures() -> list[str]:
 
 def _table(picked: Picked, shown: Sequence[str]) -> None:
     rows, known = picked.rows, backend.score_figures()
-    table = pd.DataFrame({"name": picked.labels})
+    columns: dict[str, object] = {"name": picked.labels}
     config: dict = {
         "name": st.column_config.TextColumn(
             "method" if picked.together else "student",
@@ -65,20 +65,21 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
         )
     }
     if picked.together:
-        table["seeds"] = rows["seeds"].to_numpy()
+        columns["seeds"] = rows["seeds"].to_numpy()
         config["seeds"] = st.column_config.NumberColumn(
             "seeds", width=50, help="Students that differ by seed alone."
         )
     else:
-        table["method"] = rows["method"].to_numpy()
+        columns["method"] = rows["method"].to_numpy()
     texts = {}
     for name in shown:
         figure = known[name]
         deviations = rows.get(f"{name}_std", pd.Series(index=rows.index, dtype=float))
-        table[name], texts[name] = _column(figure, rows[name], deviations)
+        columns[name], texts[name] = _column(figure, rows[name], deviations)
         config[name] = st.column_config.NumberColumn(
             figure.title, help=f"{figure.meaning} {_DIRECTION[figure.better]}"
         )
+    table = pd.DataFrame(columns)
     styled = figures.styled(table, texts)
     for name in shown:
         best = backend.is_best(rows, name).to_numpy()

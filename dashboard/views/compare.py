@@ -75,7 +75,12 @@ def _differences(choice: backend.Choice, picked: Picked) -> None:
     if table.empty:
         st.caption("Their settings are equal.")
     else:
-        st.dataframe(table, height="content", alt="Settings that differ between the students")
+        st.dataframe(
+            table.set_axis(picked.labels, axis=1),
+            height="content",
+            column_config={"_index": st.column_config.TextColumn(width=190, pinned=True)},
+            alt="Settings that differ between the students",
+        )
 
 
 if __name__ == "__main__":

@@ -183,8 +183,8 @@ def test_two_figures_against_each_other_name_who_is_left_out(opened, three, meas
         for chart in (json.loads(c.proto.spec) for c in session.app.get("plotly_chart"))
         if "parameters" in chart["layout"]["yaxis"]["title"]["text"]
     ]
-    named = [trace["name"] for trace in chart["data"] if trace.get("mode") == "markers+text"]
-    assert named == ["twin"]
+    named = [note["text"] for note in chart["layout"]["annotations"]]
+    assert named == ["twin"] and "twin" in [trace["name"] for trace in chart["data"]]
     assert "Not measured in both: student." in session.text
     same = opened("compare", **three, first_x="training time", first_y="training time").check()
     assert "Choose two different figures." in same.text
