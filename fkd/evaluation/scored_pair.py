@@ -86,6 +86,8 @@ class ScoredPair:
         self.device = choose_device(device)
         self.resolved = ResolvedPair(config.analysis())
         self.outside = _outside_set(config, self.resolved.data_set)
+        #: For keys alone: figures measured where the set is are found where it is not.
+        self.as_if_outside_were_here = False
 
     @property
     def data_set(self) -> DataSet:
@@ -168,7 +170,9 @@ class ScoredPair:
 
     def outside_identity(self) -> dict[str, Any]:
         """Which set is out of distribution, for a key: it changes once the set is there."""
-        if self.outside is None or not self.outside.is_available():
+        if self.outside is None or not (
+            self.outside.is_available() or self.as_if_outside_were_here
+        ):
             return {"outside": None}
         return {"outside": [self.outside.name, self.outside.fingerprint("test")]}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from fkd.core.errors import UnsupportedModelError
+from fkd.core.errors import DataError, UnsupportedModelError
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback, report
@@ -204,7 +204,7 @@ def _collect(pair: ScoredPair, made: dict[str, _Group]) -> Scores:
     for name in pair.config.groups:
         group = SCORES.get(name)()
         keys.append(_group_key(group, pair))
-        one = made.get(name) or _find(group, keys[-1])
+        one = made.get(name) or _measured_elsewhere(group, pair) or _find(group, keys[-1])
         if one is not None:
             found[name] = one
     tables = [one.scores.table for one in found.values()]
@@ -216,6 +216,20 @@ def _collect(pair: ScoredPair, made: dict[str, _Group]) -> Scores:
         details={name: one.detail.table for name, one in found.items() if one.detail is not None},
         missing=tuple(name for name in pair.config.groups if name not in found),
     )
+
+
+def _measured_elsewhere(group: ScoreGroup, pair: ScoredPair) -> _Group | None:
+    """Figures from where the set out of distribution is, which shipped ones are; None if it is here."""
+    if pair.outside is None or pair.outside.is_available():
+        return None
+    pair.as_if_outside_were_here = True
+    try:
+        return _find(group, _group_key(group, pair))
+    except DataError:
+        # A set without a known fingerprint: nobody knows what it would hold.
+        return None
+    finally:
+        pair.as_if_outside_were_here = False
 
 
 def _find(group: ScoreGroup, key: str) -> _Group | None:

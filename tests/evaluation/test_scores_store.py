@@ -252,6 +252,16 @@ def test_another_set_of_the_same_shape_is_out_of_distribution(pair):
     assert scores_key(ask("ood", outside="mine")) != key
 
 
+def test_figures_out_of_distribution_are_found_where_that_set_is_not(pair, monkeypatch):
+    from fkd.data._npz import NpzSet
+
+    save_set("mine", 4)
+    here = score_pair(ask("fidelity", outside="mine"), device="cpu")
+    monkeypatch.setattr(NpzSet, "is_available", lambda self: False)
+    there = find_scores(ask("fidelity", outside="mine"))
+    assert there.missing == () and there.value("kl_outside") == here.value("kl_outside") > 0
+
+
 def test_cifar_10_as_jpeg_is_not_out_of_distribution_for_it(pair, monkeypatch):
     from fkd.evaluation import scored_pair
 
