@@ -139,11 +139,12 @@ def figure_lines(dataset: str, table: pd.DataFrame) -> list[str]:
             f for f in SCORES.get(group).figures if f.name in table and table[f.name].notna().any()
         ]
         if figures:
-            lines += ["", f"### {SCORES.get(group).title}", "", *_group_lines(table, figures)]
+            lines += ["", f"### {SCORES.get(group).title}", "", *group_lines(table, figures)]
     return lines
 
 
-def _group_lines(table: pd.DataFrame, figures: Sequence[Figure]) -> Iterator[str]:
+def group_lines(table: pd.DataFrame, figures: Sequence[Figure]) -> Iterator[str]:
+    """A table of some figures: a row a teacher and label, means over seeds and their deviations."""
     yield "| student | seeds | " + " | ".join(figure.title for figure in figures) + " |"
     yield "|---|--:|" + "--:|" * len(figures)
     for (teacher, label), rows in table.groupby(["teacher", "label"], sort=False):
