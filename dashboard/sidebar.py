@@ -108,9 +108,10 @@ def _epsilon(dataset: str, norm: str) -> str:
     else:
         label, offered = "ε, largest pixel change", info.epsilons if info else ()
         limited = "Every pixel may change by at most this much"
-    options = sorted({*offered, default, *_typed_epsilon(norm)})
-    labels = [f"{value:g}" for value in options]
-    return st.selectbox(
+    # Six digits of 8/255 are another ball: a label means the radius that it was made from.
+    exact = {f"{value:g}": value for value in (*_typed_epsilon(norm), default, *offered)}
+    labels = sorted(exact, key=exact.__getitem__)
+    shown = st.selectbox(
         label,
         labels,
         index=labels.index(f"{default:g}"),
@@ -120,6 +121,7 @@ def _epsilon(dataset: str, norm: str) -> str:
         ),
         **state.bound("epsilon"),
     )
+    return repr(exact[shown]) if shown in exact else shown
 
 
 def _default_epsilon(dataset: str, norm: str) -> float:

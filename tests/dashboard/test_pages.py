@@ -131,6 +131,15 @@ def test_a_bad_address_gets_a_sentence(page, wrong, sentence, opened, pair):
     assert sentence in session.text
 
 
+@pytest.mark.parametrize("asked", ["0.0313725", "8/255", "0.03137254901960784"])
+def test_a_fraction_is_the_ball_it_names(asked, opened, pair):
+    for name in ("tiny-teacher", "tiny-student"):
+        card = models_dir() / name / "card.json"
+        card.write_text(card.read_text().replace('"digits"', '"cifar10_jpeg"'))
+    session = opened("overview", **{**pair, "dataset": "cifar10_jpeg", "epsilon": asked}).check()
+    assert session.app.session_state["_choice"].epsilon == 8 / 255
+
+
 def test_more_images_than_there_are_are_brought_down(opened, pair):
     session = opened("gaps", **{**pair, "count": 99999}).check()
     assert [b.label for b in session.app.button if b.label.startswith("Analyse")] == [
