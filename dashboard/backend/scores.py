@@ -11,15 +11,20 @@ import streamlit as st
 
 from dashboard.backend import analyses
 from dashboard.backend.analyses import NotStoredError
+from dashboard.backend.catalogue import choice_of
 from dashboard.backend.catalogue import students as students_of
 from dashboard.backend.choice import Choice
 from dashboard.backend.runs import check_may_start
 from fkd import evaluation, runs
 from fkd.core import paths
+from fkd.core.errors import FkdError
 from fkd.data import list_data_sets
 from fkd.evaluation import Figure, Scores, ScoresConfig
 from fkd.models import list_models
 from fkd.runs import RunRecord
+
+#: So many students are asked for whether a radius was measured.
+_ASKED = 4
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,38 @@ def _complete(key: str, config_json: str) -> Scores:
     if found.missing:
         raise NotStoredError(key)
     return found
+
+
+def measured_radii(choice: Choice, students: Sequence[str]) -> tuple[float, ...]:
+    """Radii at which one of these students is measured in all figures, everything else being equal.
+
+    Only radii of which an analysis of the student is stored are looked at: measuring makes one.
+    """
+    return _measured_radii(choice, tuple(students), _stamp())
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _measured_radii(choice: Choice, students: tuple[str, ...], stamp: tuple) -> tuple[float, ...]:
+    analysed: dict[float, list[Choice]] = {}
+    for entry in evaluation.list_analyses(choice.dataset, choice.teacher):
+        other = choice_of(entry.config)
+        alike = choice.but(student=other.student, epsilon=other.epsilon)
+        if other.student in students and other == alike and other.epsilon != choice.epsilon:
+            analysed.setdefault(other.epsilon, []).append(other)
+    # A few of them stand for all: they are measured together.
+    return tuple(
+        epsilon
+        for epsilon in sorted(analysed)
+        if any(_is_complete(other) for other in analysed[epsilon][:_ASKED])
+    )
+
+
+def _is_complete(choice: Choice) -> bool:
+    try:
+        return not _scores(ScoresConfig.parse(_settings(choice), student=choice.student)).missing
+    except FkdError:
+        # A model or a data set it names is gone.
+        return False
 
 
 def start_scores(choice: Choice, students: Sequence[str]) -> str:

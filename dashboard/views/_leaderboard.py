@@ -176,6 +176,26 @@ def _unmeasured(choice: backend.Choice, picked: Picked) -> None:
             lack="nothing more can be measured",
             start=lambda: backend.start_scores(choice, names),
         )
+        _measured_elsewhere(choice, names)
+
+
+def _measured_elsewhere(choice: backend.Choice, names: Sequence[str]) -> None:
+    radii = backend.measured_radii(choice, names)
+    if not radii:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("Measured at other radii:", width="content")
+        for epsilon in radii:
+            st.button(
+                figures.ball(epsilon, choice.norm),
+                key=f"measured_{epsilon:g}",
+                on_click=_take_radius,
+                args=(epsilon,),
+            )
+
+
+def _take_radius(epsilon: float) -> None:
+    st.session_state["epsilon"] = f"{epsilon:g}"
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

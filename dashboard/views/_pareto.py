@@ -21,6 +21,11 @@ def trade_offs(picked: Picked) -> None:
         picked: the students.
     """
     st.subheader("Who is ahead in two figures", anchor=False)
+    if not picked.methods[[x for _, _, x, _ in _PLOTS]].notna().any(axis=None):
+        st.caption(
+            "Accuracy and cost are drawn against faithfulness here once students are measured."
+        )
+        return
     st.caption(
         "One mark a method, at the mean over its seeds, which are the small dots. On the dotted line are "
         "those that no other beats in both figures. Point at a mark that has no room for its name."

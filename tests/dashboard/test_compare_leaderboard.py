@@ -109,6 +109,22 @@ def test_a_run_of_more_students_than_are_missing_now_is_watched(opened, three, c
     assert session.buttons("Measure 3 students") and not session.buttons("Cancel")
 
 
+def test_a_radius_at_which_all_is_measured_is_one_click_away(opened, pair, choice, monkeypatch):
+    monkeypatch.setattr("dashboard.backend.scores._is_complete", lambda other: True)
+    session = opened("compare", **{**pair, "epsilon": 0.07}).check()
+    [button] = session.buttons("ε\u00a0=\u00a00.05")
+    button.click()
+    session.rerun().check()
+    assert session.app.session_state["epsilon"] == "0.05"
+    assert not session.buttons("ε\u00a0=\u00a00.05") and tables(session)
+    assert backend.measured_radii(choice.but(count=3, epsilon=0.07), ["tiny-student"]) == ()
+
+
+def test_a_radius_without_figures_is_not_offered(opened, pair):
+    session = opened("compare", **{**pair, "epsilon": 0.07}).check()
+    assert not [b for b in session.app.button if b.label.startswith("ε")]
+
+
 def test_a_read_only_server_shows_and_starts_nothing(opened, three, monkeypatch):
     monkeypatch.setenv("FKD_READ_ONLY", "1")
     session = opened("compare", **three).check()
