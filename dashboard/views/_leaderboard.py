@@ -164,8 +164,9 @@ def _unmeasured(choice: backend.Choice, picked: Picked) -> None:
             f"level {backend.level_title(choice)}: {_listed(names)}."
         )
         st.caption(
-            "What stored analyses tell is shown. Measuring attacks each student in several ways, and "
-            "takes about a minute each for small networks; what is finished is kept."
+            f"Missing: {_missing_groups(picked)}. What stored analyses tell is shown. Measuring attacks "
+            "each student in several ways, and takes about a minute each for small networks; what is "
+            "finished is kept."
         )
         parts.offer_run(
             backend.live_scores(choice, names),
@@ -177,6 +178,14 @@ def _unmeasured(choice: backend.Choice, picked: Picked) -> None:
             start=lambda: backend.start_scores(choice, names),
         )
         _measured_elsewhere(choice, names)
+
+
+def _missing_groups(picked: Picked) -> str:
+    """Titles of the groups of which some student's figures are missing."""
+    missing = ", ".join(picked.board.students["missing"]).split(", ")
+    return ", ".join(
+        group.title.lower() for group in backend.figure_groups() if group.name in missing
+    )
 
 
 def _measured_elsewhere(choice: backend.Choice, names: Sequence[str]) -> None:
