@@ -68,6 +68,18 @@ def test_one_lost_comparison_makes_it_false(rows):
     assert not claim.holds
 
 
+def test_equality_is_not_lost_to_rounding():
+    # In floats 0.07 is less than 0.08 - 0.01, and 0.1 + 0.2 more than 0.3.
+    rows = changed("faithful", clean_accuracy=0.07)
+    rows["kd"] = {**rows["kd"], "clean_accuracy": 0.08}
+    del rows["rslad"]
+    (claim,) = only(check_claims(table(rows)), FAITHFUL_PAPER)
+    assert claim.holds
+    rows = {"kd": {"robust_accuracy": 0.1 + 0.2}, "kdiga": {"robust_accuracy": 0.3}}
+    claims = only(check_claims(table(rows), teacher_robust={"T": 0.1 + 0.2}), KDIGA_PAPER)
+    assert [claim.holds for claim in claims] == [True, True]
+
+
 def test_seeds_are_averaged_and_counted():
     rows = {**FAITHFUL, "faithful-s1": {**FAITHFUL["faithful"], "gap_certified_mean": 0.4}}
     (claim,) = only(check_claims(table(rows)), FAITHFUL_PAPER)
