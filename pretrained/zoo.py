@@ -138,7 +138,7 @@ TEACHERS: dict[str, TeacherRow] = {
         {"digits": 100, "mnist": 24, "fashion_mnist": 24, "cifar10_jpeg": 60},
         settings={
             "digits": {"epsilon": 0.1, "alpha": 0.2, "attack_steps": 3},
-            "mnist": {"epsilon": 0.12, "alpha": 0.2, "attack_steps": 1},
+            "mnist": {"epsilon": 0.12, "alpha": 0.4, "attack_steps": 1},
             "fashion_mnist": {"epsilon": 0.1, "alpha": 0.2, "attack_steps": 1},
             "cifar10_jpeg": {"epsilon": 2 / 255, "alpha": 0.1, "attack_steps": 3},
         },

@@ -6,10 +6,21 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from fkd.core.paths import pretrained_dir
 from fkd.distillation import COPIES, METHODS
-from fkd.evaluation import bound_text, find_analysis, list_analyses, reached_text, summarise
+from fkd.evaluation import (
+    all_figures,
+    bound_text,
+    find_analysis,
+    list_analyses,
+    reached_text,
+    summarise,
+)
 from fkd.models import read_card
 from fkd.records import column_documentation
+from pretrained.report import count_examples, group_lines, students_table, tested_claims
+from pretrained.specs import Member, zoo
+from pretrained.zoo import DATA, TEACHERS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -105,10 +116,60 @@ def _pairs() -> list[str]:
     return lines[1:]
 
 
+#: Figures of the README's comparison; the page *Compare methods* has them all.
+_COMPARED = (
+    "clean_accuracy",
+    "robust_accuracy",
+    "certified_accuracy",
+    "agreement_certified",
+    "gap_attack_mean",
+    "gap_certified_mean",
+    "relative_attack",
+    "kl_corrupted",
+    "training_examples",
+)
+
+
+def _students(dataset: str) -> list[Member]:
+    """Students of the teachers that every method distils, where they and their figures are shipped."""
+    return [
+        member
+        for member in zoo(dataset)
+        if member.teacher is not None
+        and (pretrained_dir() / member.name).is_dir()
+        and TEACHERS[member.teacher.rsplit("-", 1)[1]].labels is None
+    ]
+
+
+def _compared() -> list[str]:
+    lines = []
+    for dataset in DATA:
+        table = students_table(_students(dataset))
+        if len(table):
+            lines += ["", f"{dataset}, ε = {DATA[dataset].score_epsilon:.4g}:", ""]
+            lines += group_lines(table, [all_figures()[name] for name in _COMPARED])
+    return lines[1:]
+
+
+def _claims() -> list[str]:
+    tables = {dataset: students_table(_students(dataset)) for dataset in DATA}
+    tables = {dataset: table for dataset, table in tables.items() if len(table)}
+    examples = {dataset: count_examples(_students(dataset)) for dataset in tables}
+    claims = tested_claims(tables, {k: v for k, v in examples.items() if v is not None})
+    lines = ["| claim | data set, teacher | holds |", "|---|---|---|"]
+    for claim in claims:
+        teacher = claim.teacher.rsplit("-", 1)[1]
+        verdict = "yes" if claim.holds else "**no**"
+        lines.append(f"| {claim.statement} ({claim.paper}) | {claim.dataset}, {teacher} | {verdict} |")
+    return lines
+
+
 SECTIONS: dict[str, Callable[[], list[str]]] = {
     "columns": _columns,
     "zoo": _zoo,
     "pairs": _pairs,
+    "compared": _compared,
+    "claims": _claims,
     "methods": _methods,
 }
 
