@@ -117,5 +117,14 @@ def test_an_examples_value_does_not_depend_on_its_batch(case):
 
 def test_a_search_without_steps_is_refused(case):
     network, images, labels = case
-    with pytest.raises(ConfigError, match="at least one step and one start, got 0 and 2"):
+    with pytest.raises(ConfigError, match="at least one step and one start, got 0 and 8"):
         local_linearity(network, images, labels, Ball(epsilon=0.1), steps=0)
+
+
+def test_more_starts_find_no_less_and_the_default_finds_more_than_two(case):
+    network, images, labels = case
+    ball = Ball(epsilon=0.3)
+    two = local_linearity(network, images, labels, ball, restarts=2)
+    found = local_linearity(network, images, labels, ball)
+    assert (found >= two).all()
+    assert found.mean() > two.mean()

@@ -22,7 +22,7 @@ def local_linearity(
     ball: Ball,
     *,
     steps: int = 20,
-    restarts: int = 2,
+    restarts: int = 8,
     seed: int = 0,
     example_ids: Tensor | None = None,
 ) -> Tensor:
@@ -32,7 +32,8 @@ def local_linearity(
     with it, after Qin et al. (1907.02610), when robustness passes from teacher to student; that the ball
     is clipped to [0, 1] is this project's [ours].  Projected gradient ascent from uniform starts, its
     steps shrinking from epsilon to nothing; the largest value met is returned, so that the true maximum
-    is at least this.
+    is at least this.  Of what 72 ascents found on shipped students (mean of 100 images) 2 starts found
+    81 to 91 %, not alike for all students, and 8 found 89 to 99 %.
 
     Args:
         network: images to logits; it is copied in float64, in which everything is computed.

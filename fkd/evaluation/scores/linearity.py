@@ -31,6 +31,7 @@ class Linearity(ScoreGroup):
 
     title = "Local linearity"
     order = 70
+    version = 2
     needs_ball = True
     figures = tuple(
         Figure(
