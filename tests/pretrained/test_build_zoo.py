@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 
+from fkd import evaluation
+from fkd.core import paths
 from fkd.core.errors import FkdError
 from fkd.core.paths import pretrained_dir
 from fkd.evaluation import shipped_dir
@@ -156,6 +158,22 @@ def test_what_is_missing_of_tables_is_named(folder):
         "tables of digits-kd-of-pgd",
         "tables of digits-rslad-of-pgd",
     ]
+
+
+def test_figures_that_the_user_measured_are_not_taken_for_shipped_ones(
+    folder, tmp_path, monkeypatch
+):
+    student = member("digits-kd-of-pgd")
+    monkeypatch.setenv("FKD_HOME", str(tmp_path / "home"))
+    home = paths.results_dir()
+    cheap = tables.scores_of(student).model_copy(update={"groups": ("retention",)})
+    monkeypatch.setattr(tables, "scores_of", lambda _: cheap)
+    evaluation.score_pair(cheap, device="cpu")
+    assert evaluation.find_scores(cheap) is not None
+    assert "figures" in tables.missing(student)
+    assert paths.results_dir() == home
+    shutil.copytree(home / "scores", shipped_dir() / "scores")
+    assert "figures" not in tables.missing(student)
 
 
 def test_times_are_those_of_like_models():
