@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.backend import analyses
-from dashboard.backend.analyses import NotStoredError
 from dashboard.backend.catalogue import choice_of
 from dashboard.backend.catalogue import students as students_of
 from dashboard.backend.choice import Choice
@@ -37,12 +36,14 @@ class Board:
             standard deviations.
         unmeasured: students of whom a group of figures is missing.
         unanalysed: students without a stored analysis.
+        bins: those of each student's reliability diagram; without students that have none.
     """
 
     students: pd.DataFrame
     methods: pd.DataFrame
     unmeasured: tuple[str, ...]
     unanalysed: tuple[str, ...]
+    bins: Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -123,22 +124,35 @@ def _board(choice: Choice, students: tuple[str, ...], identity: tuple, stamp: tu
         methods=evaluation.spread(table),
         unmeasured=tuple(table.loc[table["missing"] != "", "student"]),
         unanalysed=tuple(name for name in students if name not in tables),
+        bins={
+            name: bins
+            for name, one in zip(students, found, strict=True)
+            if (bins := one.details.get("calibration")) is not None and len(bins)
+        },
     )
+
+
+class _IncompleteError(Exception):
+    """Raised inside the cache, so that an absence is never remembered; holds what there is."""
+
+    def __init__(self, found: Scores) -> None:
+        super().__init__(found.key)
+        self.found = found
 
 
 def _scores(config: ScoresConfig) -> Scores:
     """What is stored of one student; kept in memory once all of it is there."""
     try:
         return _complete(evaluation.scores_key(config), config.model_dump_json())
-    except NotStoredError:
-        return evaluation.stored_scores(config)
+    except _IncompleteError as error:
+        return error.found
 
 
 @st.cache_resource(max_entries=512, show_spinner=False)
 def _complete(key: str, config_json: str) -> Scores:
     found = evaluation.stored_scores(ScoresConfig.model_validate_json(config_json))
     if found.missing:
-        raise NotStoredError(key)
+        raise _IncompleteError(found)
     return found
 
 
@@ -211,17 +225,13 @@ def live_scores(choice: Choice, students: Sequence[str]) -> RunRecord | None:
     return None
 
 
-def reliability(choice: Choice, students: Sequence[str]) -> pd.DataFrame:
+def reliability(board: Board, students: Sequence[str]) -> pd.DataFrame:
     """The bins of a reliability diagram of all these students together; no rows where none has them.
 
     Columns `fkd.evaluation.RELIABILITY_COLUMNS`.
-
-    Raises:
-        FkdError: the choice names something that does not exist or does not fit.
     """
-    found = [_scores(config) for config in evaluation.score_configs(_settings(choice), students)]
-    tables = [one.details["calibration"] for one in found if "calibration" in one.details]
-    return evaluation.pooled_reliability([table for table in tables if len(table)])
+    tables = [board.bins[name] for name in students if name in board.bins]
+    return evaluation.pooled_reliability(tables)
 
 
 def ranked(table: pd.DataFrame, figure: str) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def confidences(choice: backend.Choice, picked: Picked) -> None:
     tables = []
     for recipe in lines:
         members = [name for name in picked.ways[recipe].students if name in chosen]
-        table = backend.reliability(choice, members)
+        table = backend.reliability(picked.board, members)
         if len(table):
             tables.append((picked.ways[recipe], table))
     if not tables:

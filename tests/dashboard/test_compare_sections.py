@@ -110,7 +110,7 @@ def test_confidences_are_drawn_at_the_image_and_at_the_worst_point(opened, pair,
     session = opened("compare", **pair, part="Confidence").check()
     at_image, at_witness = specs(session)
     assert "at the image" in at_image["layout"]["xaxis"]["title"]["text"]
-    bins = backend.reliability(choice, ["tiny-student"])
+    bins = backend.reliability(backend.board(choice, ["tiny-student"]), ["tiny-student"])
     rows = bins[(bins["at"] == "witness") & (bins["count"] > 0)]
     assert at_witness["data"][1]["y"] == rows["student_conf"].tolist()
     assert rows["count"].sum() == COUNT
