@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -104,17 +103,6 @@ def radii(choice: Choice) -> pd.DataFrame:
         if loaded is not None:
             rows.append(loaded.summary.model_dump())
     return pd.DataFrame(rows).sort_values("epsilon", ignore_index=True) if rows else pd.DataFrame()
-
-
-def compare(choice: Choice, students: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Several students of one teacher: their figures, and the names not analysed yet.
-
-    Raises:
-        ConfigError: they cannot be compared.
-    """
-    table = evaluation.compare([choice.but(student=name).config() for name in students])
-    present = set(table["student"]) if len(table) else set()
-    return table, [name for name in students if name not in present]
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

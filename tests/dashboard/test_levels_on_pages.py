@@ -117,10 +117,12 @@ def test_levels_are_told_apart_wherever_something_is_stored(pair, choice, other,
     keys = {backend.find(each).key for each in (choice, other, slow)}
     assert len(keys) == 3
     for each in (other, slow):
-        table, missing = backend.compare(each, [pair["student"]])
-        assert (table["key"].tolist(), missing) == ([backend.find(each).key], [])
+        board = backend.board(each, [pair["student"]])
+        bound = backend.find(each).summary.gap_certified_mean
+        assert (board.students["gap_certified_mean"].tolist(), board.unanalysed) == ([bound], ())
         assert catalogue.choice_of(each.config()) == each
-    assert backend.compare(slow.but(seconds=5.0), [pair["student"]])[1] == [pair["student"]]
+    elsewhere = backend.board(slow.but(seconds=5.0), [pair["student"]])
+    assert elsewhere.unanalysed == (pair["student"],)
     figures_of = backend.stored_levels(choice)[slow]
     assert figures_of["certificate_seconds"] > 0
     assert {c.level for c in backend.missing_levels(choice)} == (
