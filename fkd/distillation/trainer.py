@@ -343,7 +343,9 @@ class _Run:
         rate = learning_rate(self.spec, (state.step - 1) / self.total_steps)
         self.network.eval()
         self.plan.method.finish_epoch(self.setting)
-        means = {name: value / state.batches for name, value in state.sums.items()}
+        # Checkpoints from before epochs could be shorter do not say how long this one was.
+        batches = state.batches or self.steps_per_epoch
+        means = {name: value / batches for name, value in state.sums.items()}
         entry = {
             "epoch": float(epoch + 1),
             "loss": means.pop("total"),

@@ -84,6 +84,19 @@ def test_cancelled_at_every_step_still_equals_uninterrupted(
     assert is_equal(weights_of(uninterrupted("adaptive")), weights_of(train_model(spec, out=out)))
 
 
+def test_a_checkpoint_without_the_epochs_length_is_resumed_at_an_epochs_end(
+    teacher, uninterrupted, tmp_path
+):
+    spec, out = make_spec("plain", teacher), tmp_path / "older"
+    interrupted(spec, out, step=3)
+    path = tmp_path / "older.partial" / "checkpoint" / "state.json"
+    values = json.loads(path.read_text())
+    assert values["sums"] and values.pop("batches") == 3
+    path.write_text(json.dumps(values))
+    resumed = train_model(spec, out=out)
+    assert resumed.card.history == uninterrupted("plain").card.history
+
+
 KILLED = """
 import os, signal, sys
 from _tiny_training import tiny_spec
