@@ -328,7 +328,7 @@ COPY = ["copy", "--teacher", "t", "--name", "x"]
         (["runs", "log", "last"], "There is no run 'last'"),
         (
             ["runs", "--kind", "nosuch"],
-            "choose one of analyse, attack, copy, radius, robust, train",
+            "choose one of analyse, attack, copy, radius, robust, score, train",
         ),
         (["runs", "--kind", "distill"], "'train' are distillations too"),
     ],

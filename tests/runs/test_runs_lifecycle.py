@@ -174,6 +174,6 @@ def test_what_cannot_be_done_to_a_run_is_a_sentence(start, until):
 
 def test_a_new_kind_is_one_class(home):
     assert set(KINDS) == {
-        *("analyse", "attack", "copy", "fake", "radius", "robust", "train", "transfer")
+        *("analyse", "attack", "copy", "fake", "radius", "robust", "score", "train", "transfer")
     }
     assert all(KINDS.available().values())
