@@ -102,6 +102,8 @@ def score_students(
         FkdError: whatever `score_pair` raises; students that were finished are kept.
     """
     check_comparable(configs)
+    # Before hours of measuring, not after.
+    _check_figures(configs)
     for done, config in enumerate(configs):
         report(progress, "students", done, len(configs))
         score_pair(config, device=device, progress=_named(progress, config.student), fresh=fresh)
@@ -126,12 +128,13 @@ def leaderboard(configs: Sequence[ScoresConfig]) -> pd.DataFrame:
 
     Raises:
         ConfigError: the configurations differ in data set, ball, examples, compared class, attack,
-            certificate or groups, so that their figures would not be comparable; or a name is unknown.
+            certificate, groups or data set out of distribution, so that their figures would not be
+            comparable; or a name is unknown.
     """
     check_comparable(configs)
     found = (find_scores(config) for config in configs)
     wanted = configs[0].groups if configs else ()
-    _check_groups([config.groups for config in configs])
+    _check_figures(configs)
     return leaderboard_of([scores for scores in found if scores is not None], groups=wanted)
 
 
@@ -153,9 +156,9 @@ def leaderboard_of(
         As `leaderboard`, one row for each of ``found``.
 
     Raises:
-        ConfigError: their groups differ.
+        ConfigError: their groups, or their data sets out of distribution, differ.
     """
-    _check_groups([scores.config.groups for scores in found])
+    _check_figures([scores.config for scores in found])
     names = groups if groups is not None else (found[0].config.groups if found else ())
     wanted = [figure.name for name in names for figure in SCORES.get(name).figures]
     rows = [_row(scores, analyses or {}) for scores in found]
@@ -163,11 +166,18 @@ def leaderboard_of(
     return table.astype({"seed": "Int64", **dict.fromkeys(wanted, float)})
 
 
-def _check_groups(groups: Sequence[tuple[str, ...]]) -> None:
-    if len(set(groups)) > 1:
+def _check_figures(configs: Sequence[ScoresConfig]) -> None:
+    """Refuse figures that are not the same ones, or not of the same images."""
+    if len({config.groups for config in configs}) > 1:
         raise ConfigError(
             "Only students with the same groups of figures can be set side by side; ask for the same "
             "groups of each."
+        )
+    sets = {config.outside for config in configs}
+    if len(sets) > 1:
+        raise ConfigError(
+            "Only figures with the same data set out of distribution can be compared, got "
+            f"{' and '.join(sorted(str(name) for name in sets))}; choose one."
         )
 
 

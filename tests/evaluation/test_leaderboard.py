@@ -236,6 +236,12 @@ def test_bad_input_is_one_sentence(students):
         leaderboard([first, first.model_copy(update={"epsilon": 0.05})])
     with pytest.raises(ConfigError, match="the same groups of figures"):
         leaderboard([first, first.model_copy(update={"groups": ("cost",)})])
+    other = first.model_copy(update={"outside": "mine"})
+    for refused in (leaderboard, score_students):
+        with pytest.raises(
+            ConfigError, match="out of distribution can be compared, got None and mine"
+        ):
+            refused([first, other])
 
 
 def test_an_analysis_stands_in_for_missing_faithfulness(students):
