@@ -138,7 +138,8 @@ def _downloads(choice: backend.Choice, picked: Picked, shown: Sequence[str]) -> 
                 label,
                 # Made when it is asked for: a table for LaTeX takes longer than the page.
                 lambda suffix=suffix: backend.leaderboard_file(picked.rows, shown, suffix),
-                file_name=f"leaderboard{suffix}",
+                # A table does not say itself in which ball its figures were measured.
+                file_name=f"leaderboard-{choice.teacher}-{choice.norm}-{choice.epsilon:g}{suffix}",
                 mime=mime,
                 icon=":material/download:",
                 on_click="ignore",
