@@ -27,6 +27,9 @@ from fkd.records import SCHEMA_VERSION, Column, write_table
 #: Suffixes of files that `leaderboard_bytes` makes.
 LEADERBOARD_FORMATS = (".csv", ".parquet", ".tex")
 
+#: Means of shares that are all 1 may be this much less.
+_ROUNDING = 1e-9
+
 _WHOLE = ("bytes", "examples", "number", "FLOPs")
 
 
@@ -39,7 +42,8 @@ def figure_text(
 ) -> str:
     """A figure's value as people read it; a dash where it is missing.
 
-    What was reached is rounded down and what bounds is rounded up, as everywhere.
+    What was reached is rounded down and what bounds is rounded up, as everywhere; 9,999 of 10,000 are
+    not 100 %.
 
     Args:
         figure: which one.
@@ -63,7 +67,7 @@ def figure_text(
 
 def _number(figure: Figure, value: float) -> str:
     if figure.unit == "share":
-        return f"{100 * value:.1f}"
+        return _percentage(value)
     if figure.unit == "probability" and figure.rounding != "nearest":
         return bound_text(value) if figure.rounding == "up" else reached_text(value)
     if figure.unit in ("probability", "area"):
@@ -71,6 +75,13 @@ def _number(figure: Figure, value: float) -> str:
     if figure.unit == "probability, signed":
         return f"{value:+.3f}"
     return f"{value:,.0f}" if figure.unit in _WHOLE else f"{value:.3g}"
+
+
+def _percentage(share: float) -> str:
+    """A share as a percentage, with more digits where one would make all or none of what is neither."""
+    is_between = _ROUNDING < share < 1.0 - _ROUNDING
+    texts = (f"{100 * share:.{digits}f}" for digits in range(1, 8))
+    return next(text for text in texts if not is_between or 0.0 < float(text) < 100.0)
 
 
 def latex_table(

@@ -205,10 +205,20 @@ def test_every_column_is_documented():
     assert told.loc["recipe", "better"] == ""
 
 
+def test_latex_does_not_round_to_all_and_marks_the_true_best():
+    text = latex_table(made_up(clean_accuracy=[0.9999, 1.0, 0.0004, 0.5]), ["clean_accuracy"])
+    assert r"\textbf{100.0}" in text and r"\textbf{99.99}" not in text
+    assert "99.99" in text and "0.04" in text
+
+
 @pytest.mark.parametrize(
     ("figure", "value", "text"),
     [
         ("clean_accuracy", 0.98765, "98.8 %"),
+        ("clean_accuracy", 0.9999, "99.99 %"),
+        ("clean_accuracy", 1.0 - 1e-15, "100.0 %"),
+        ("certified_accuracy", 0.0004, "0.04 %"),
+        ("certified_accuracy", 0.0, "0.0 %"),
         ("gap_attack_mean", 0.98799, "0.987"),
         ("gap_certified_mean", 0.98701, "0.988"),
         ("relative_clean_signed", 0.0123, "+0.012"),
