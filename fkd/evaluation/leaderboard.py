@@ -212,9 +212,13 @@ def recipe(card: ModelCard) -> str:
     """
     if not card.training_config:
         return short(card.model_hash)
-    # Where a seed was trained is no part of how.
+    # Where a seed was trained, and what was measured of it afterwards, is no part of how.
     left_out = ("name", "seed", "device", "mixed_precision")
-    settings = {k: v for k, v in card.training_config.items() if k not in left_out}
+    settings = {
+        name: value
+        for name, value in card.training_config.items()
+        if name not in left_out and not name.startswith("report_")
+    }
     made_by = {
         "method": card.method,
         "architecture": [card.architecture, card.architecture_config],
