@@ -53,14 +53,15 @@ def report(members: Sequence[Member]) -> tuple[list[str], list[str]]:
     lines += [f"**Error: {error}**\n" for error in errors]
     for title, names in (("Missing or out of date", lacking), ("Without all tables", bare)):
         lines += [f"{title}: {', '.join(f'`{name}`' for name in names)}.", ""] if names else []
-    tables, examples = {}, {}
+    tables, examples, attacked = {}, {}, {}
     for dataset in DATA:
         students = [m for m in current if m.dataset == dataset and m.teacher is not None]
         table = students_table(students)
         if len(table):
             tables[dataset] = table
             examples[dataset] = count_examples(students)
-    claims = tested_claims(tables, {k: v for k, v in examples.items() if v is not None})
+            attacked[dataset] = count_examples(students, "robust_accuracy")
+    claims = tested_claims(tables, examples, attacked)
     lines += ["## Claims", "", *claim_lines(claims)]
     for dataset, table in tables.items():
         lines += ["", f"## {dataset}", "", *figure_lines(dataset, table)]
@@ -80,8 +81,18 @@ def students_table(students: Sequence[Member]) -> pd.DataFrame:
     )
 
 
-def tested_claims(tables: Mapping[str, pd.DataFrame], examples: Mapping[str, int]) -> list[Claim]:
-    """The claims on all data sets' leaderboards, teachers measured as their students are."""
+def tested_claims(
+    tables: Mapping[str, pd.DataFrame],
+    examples: Mapping[str, int | None],
+    attacked: Mapping[str, int | None],
+) -> list[Claim]:
+    """The claims on all data sets' leaderboards, teachers measured as their students are.
+
+    Args:
+        tables: `students_table` of each data set.
+        examples: what the clean accuracies are of, by data set.
+        attacked: what the accuracies under attack are of.
+    """
     if not tables:
         return []
     both = pd.concat(tables.values(), ignore_index=True)
@@ -91,16 +102,21 @@ def tested_claims(tables: Mapping[str, pd.DataFrame], examples: Mapping[str, int
         found = find_robustness(compared_tables([teacher])[0])
         if found is not None:
             robust[teacher] = robustness_summary(found.table).robust.value
-    return check_claims(both, examples=examples, teacher_robust=robust)
+    examples, attacked = (
+        {dataset: count for dataset, count in counts.items() if count is not None}
+        for counts in (examples, attacked)
+    )
+    return check_claims(both, examples=examples, attacked=attacked, teacher_robust=robust)
 
 
-def count_examples(students: Sequence[Member]) -> int | None:
-    """Examples from which the students' clean accuracies are; None where no figures are there."""
+def count_examples(students: Sequence[Member], figure: str = "clean_accuracy") -> int | None:
+    """Examples from which a figure of the students is; None where it is not there."""
     for member in students:
         found = evaluation.find_scores(scores_of(member))
         if found is not None:
-            clean = found.table.loc[found.table["figure"] == "clean_accuracy", "count"].dropna()
-            return int(clean.iloc[0]) if len(clean) else None
+            counts = found.table.loc[found.table["figure"] == figure, "count"].dropna()
+            if len(counts):
+                return int(counts.iloc[0])
     return None
 
 
