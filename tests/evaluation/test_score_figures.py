@@ -8,6 +8,7 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import nn
 
+from fkd.evaluation.scores import all_figures
 from fkd.evaluation.scores._base import mean, share
 from fkd.evaluation.scores._shifts import CONTRAST, CORRUPTIONS, NOISE
 from fkd.evaluation.scores.calibration import (
@@ -18,7 +19,7 @@ from fkd.evaluation.scores.calibration import (
 from fkd.evaluation.scores.cost import flops, latency, training_cost
 from fkd.evaluation.scores.fidelity import divergences
 from fkd.evaluation.scores.ood import Reference, auroc, doubt
-from fkd.evaluation.scores.retention import retention
+from fkd.evaluation.scores.retention import retention, share_of_mistakes
 from fkd.models import ModelCard
 
 CARD = {
@@ -126,6 +127,18 @@ def test_the_teachers_mistakes_by_hand():
     assert retention(teacher, student, labels) == (4, 2, 1)
 
 
+def test_shares_of_few_mistakes_are_not_told():
+    enough = share_of_mistakes(5, 20, "train")
+    assert (enough.value, enough.count, enough.reason) == (0.25, 20, None)
+    few = share_of_mistakes(5, 19, "train")
+    assert (few.value, few.lower, few.upper, few.count) == (None, None, None, 19)
+    assert few.reason == "The teacher gets only 19 train examples wrong, too few to tell."
+    one = share_of_mistakes(1, 1, "test").reason
+    assert one == "The teacher gets only 1 test example wrong, too few to tell."
+    none = share_of_mistakes(0, 0, "test")
+    assert (none.count, none.reason) == (0, "The teacher gets no test example wrong.")
+
+
 def test_divergence_by_hand_and_of_equal_networks():
     teacher, student = logits_with([0.5]), logits_with([0.25])
     expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
@@ -148,6 +161,11 @@ def test_latency_restores_the_threads():
     seconds = latency(network, torch.rand(3, 4), repeats=5)
     assert (seconds > 0).all() and seconds.shape == (5,)
     assert set(seen) == {1} and torch.get_num_threads() == threads
+
+
+def test_time_on_other_machines_makes_nobody_the_best():
+    assert all_figures()["training_seconds"].better == "neither"
+    assert "set to zero count too" in all_figures()["parameters"].meaning
 
 
 def test_training_is_told_by_the_card():

@@ -20,11 +20,12 @@ from fkd.evaluation.scores._base import (
     GroupScores,
     Score,
     ScoreGroup,
-    missing,
     share,
 )
 
 _SPLITS: tuple[SplitName, ...] = ("train", "test")
+#: Of fewer mistakes no share is told: of 20 the 95 % interval is already 40 points wide.
+LEAST_MISTAKES = 20
 
 
 def retention(teacher: Tensor, student: Tensor, labels: Tensor) -> tuple[int, int, int]:
@@ -44,6 +45,21 @@ def retention(teacher: Tensor, student: Tensor, labels: Tensor) -> tuple[int, in
     return int(wrong.sum()), int(kept.sum()), int((wrong & (student == labels)).sum())
 
 
+def share_of_mistakes(hits: int, wrong: int, split: SplitName) -> Score:
+    """``hits`` of the teacher's ``wrong`` examples; no value where those are fewer than `LEAST_MISTAKES`.
+
+    The count is kept either way.
+    """
+    if wrong >= LEAST_MISTAKES:
+        return share(hits, wrong)
+    if wrong == 0:
+        reason = f"The teacher gets no {split} example wrong."
+    else:
+        examples = "example" if wrong == 1 else "examples"
+        reason = f"The teacher gets only {wrong} {split} {examples} wrong, too few to tell."
+    return Score(None, count=wrong, reason=reason)
+
+
 def _figures() -> tuple[Figure, ...]:
     figures = []
     for split in _SPLITS:
@@ -56,7 +72,8 @@ def _figures() -> tuple[Figure, ...]:
                 f"teacher's mistakes kept, {split}",
                 "share",
                 "lower",
-                f"{which} predicts the same wrong class.",
+                f"{which} predicts the same wrong class; none where there are fewer than "
+                f"{LEAST_MISTAKES}.",
                 WILSON,
                 is_main=split == "train",
             ),
@@ -65,7 +82,7 @@ def _figures() -> tuple[Figure, ...]:
                 f"teacher's mistakes corrected, {split}",
                 "share",
                 "higher",
-                f"{which} is right.",
+                f"{which} is right; none where there are fewer than {LEAST_MISTAKES}.",
                 WILSON,
             ),
         ]
@@ -78,6 +95,7 @@ class Retention(ScoreGroup):
 
     title = "Retention of mistakes"
     order = 60
+    version = 2
     figures = _figures()
 
     def inputs(self, pair: ScoredPair) -> dict[str, Any]:
@@ -92,7 +110,6 @@ class Retention(ScoreGroup):
             split = pair.load_split(name)
             teacher, student = (part.argmax(1).cpu() for part in pair.logits(split.images))
             wrong, kept, right = retention(teacher, student, split.labels)
-            nothing = missing(f"The teacher gets no {name} example wrong.")
-            scores[f"retention_{name}"] = share(kept, wrong) if wrong else nothing
-            scores[f"correction_{name}"] = share(right, wrong) if wrong else nothing
+            scores[f"retention_{name}"] = share_of_mistakes(kept, wrong, name)
+            scores[f"correction_{name}"] = share_of_mistakes(right, wrong, name)
         return GroupScores(scores)
