@@ -129,7 +129,7 @@ class Calibration(ScoreGroup):
 
     title = "Calibration"
     order = 30
-    version = 2
+    version = 3
     needs_ball = True
     detail_columns = RELIABILITY_COLUMNS
     figures = (
@@ -154,15 +154,15 @@ class Calibration(ScoreGroup):
             "probability",
             "lower",
             f"Mean over {BINS} bins of the teacher's confidence of |student's mean confidence - "
-            "teacher's|, in the compared class, at the images of the split.",
+            "teacher's|, in the compared class, at the images that are attacked.",
         ),
         Figure(
             "relative_clean_signed",
             "student more confident, clean",
             "probability, signed",
             "neither",
-            "Mean of student minus teacher confidence in the compared class at the images of the split; "
-            "above 0 the student is the more confident.",
+            "Mean of student minus teacher confidence in the compared class at the images that are "
+            "attacked; above 0 the student is the more confident.",
             NORMAL,
         ),
         Figure(
@@ -170,8 +170,8 @@ class Calibration(ScoreGroup):
             "relative calibration, attacked",
             "probability",
             "lower",
-            "The same where the attack found the largest gap in the ball; differences of either sign "
-            "cancel within a bin, so it may lie below the mean gap.",
+            "The same, of the same examples, where the attack found the largest gap in the ball; "
+            "differences of either sign cancel within a bin, so it may lie below the mean gap.",
             is_main=True,
         ),
         Figure(
@@ -189,8 +189,10 @@ class Calibration(ScoreGroup):
         errors = [expected_calibration_error(logits, pair.labels) for logits in pair.clean]
         # The table holds both confidences at every witness, also where the points are not stored.
         table = pair.analysis(progress).table
+        attacked = len(table)
         sides = {
-            "image": pair.compared_confidences(),
+            # Of the same examples, so that what differs between the two is the attack's.
+            "image": tuple(part[:attacked] for part in pair.compared_confidences()),
             "witness": (
                 table.teacher_conf_attack.to_numpy(),
                 table.student_conf_attack.to_numpy(),
@@ -201,12 +203,12 @@ class Calibration(ScoreGroup):
             at: mean(student - teacher, least=-1.0, most=1.0)
             for at, (teacher, student) in sides.items()
         }
-        number, attacked = len(pair.labels), len(table)
+        number = len(pair.labels)
         return GroupScores(
             {
                 "ece": Score(errors[1], count=number),
                 "teacher_ece": Score(errors[0], count=number),
-                "relative_clean": Score(relative_calibration(bins["image"]), count=number),
+                "relative_clean": Score(relative_calibration(bins["image"]), count=attacked),
                 "relative_clean_signed": signed["image"],
                 "relative_attack": Score(relative_calibration(bins["witness"]), count=attacked),
                 "relative_attack_signed": signed["witness"],
