@@ -10,7 +10,7 @@ from dashboard.views._picked import Picked
 #: Key, heading, and the two figures to begin with.
 _PLOTS = (
     ("first", "Accuracy against faithfulness", "clean_accuracy", "gap_certified_mean"),
-    ("second", "Cost against faithfulness", "training_seconds", "gap_certified_mean"),
+    ("second", "Cost against faithfulness", "training_examples", "gap_certified_mean"),
 )
 
 

@@ -60,8 +60,8 @@ def test_the_front_is_joined_and_the_unmeasured_left_out():
 
 
 def test_costs_that_differ_by_factors_have_a_logarithmic_axis():
-    rows, students, ways = board([1.0, 100.0], [0.3, 0.2], x_name="training_seconds")
-    chart = figures.pareto(rows, students, ways, "training_seconds", "gap_certified_mean")
+    rows, students, ways = board([1.0, 100.0], [0.3, 0.2], x_name="training_examples")
+    chart = figures.pareto(rows, students, ways, "training_examples", "gap_certified_mean")
     assert chart.figure.layout.xaxis.type == "log"
     # Plotly places notes on such an axis by the power of ten.
     assert sorted(note.x for note in chart.figure.layout.annotations) == [0.0, 2.0]

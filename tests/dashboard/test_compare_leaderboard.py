@@ -32,7 +32,7 @@ def trained(name: str, seed: int, pair: dict) -> None:
         seed=seed,
         teacher={"name": pair["teacher"], "model_hash": ""},
         training_config={"name": name, "seed": seed, "epochs": 1},
-        history=[{"epoch": 1.0, "examples": 100.0}],
+        history=[{"epoch": 1.0, "examples": 100.0 + 20.0 * seed}],
         seconds=2.0 + seed,
     )
 
@@ -62,14 +62,16 @@ def tables(session) -> list[pd.DataFrame]:
 
 
 def test_seeds_are_one_row_with_their_mean_and_apart_one_each(opened, three, measured, choice):
-    session = opened("compare", **three, figures="Cost", order="training time").check()
+    session = opened("compare", **three, figures="Cost", order="examples trained on").check()
     [shown] = tables(session)
     assert shown["name"].tolist() == ["twin", "student"] and shown["seeds"].tolist() == [2, 1]
     mean = measured.loc[SEEDS, "training_seconds"].mean()
     assert shown["training_seconds"].iloc[0] == pytest.approx(mean) == 2.5
     # Nobody trained the other one: it has no time and comes last.
     assert np.isnan(shown["training_seconds"].iloc[1])
-    apart = opened("compare", **three, figures="Cost", order="training time", together="false")
+    apart = opened(
+        "compare", **three, figures="Cost", order="examples trained on", together="false"
+    )
     [shown] = tables(apart.check())
     assert shown["name"].tolist() == ["twin", "twin-s1", "student"]
     assert shown["training_seconds"].tolist()[:2] == [2.0, 3.0]
@@ -192,7 +194,7 @@ def test_long_lists_of_names_are_cut():
 
 
 def test_two_figures_against_each_other_name_who_is_left_out(opened, three, measured):
-    axes = {"first_x": "training time", "first_y": "parameters"}
+    axes = {"first_x": "examples trained on", "first_y": "parameters"}
     session = opened("compare", **three, **axes).check()
     [chart] = [
         chart
@@ -202,5 +204,6 @@ def test_two_figures_against_each_other_name_who_is_left_out(opened, three, meas
     named = [note["text"] for note in chart["layout"]["annotations"]]
     assert named == ["twin"] and "twin" in [trace["name"] for trace in chart["data"]]
     assert "Not measured in both: student." in session.text
-    same = opened("compare", **three, first_x="training time", first_y="training time").check()
+    twice = dict.fromkeys(("first_x", "first_y"), "examples trained on")
+    same = opened("compare", **three, **twice).check()
     assert "Choose two different figures." in same.text

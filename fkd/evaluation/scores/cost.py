@@ -103,7 +103,7 @@ class Cost(ScoreGroup):
             "parameters",
             "number",
             "lower",
-            "Numbers in the student's weights.",
+            "Numbers in the student's weights; those that pruning set to zero count too.",
             is_main=True,
         ),
         Figure(
@@ -135,8 +135,9 @@ class Cost(ScoreGroup):
             "training_seconds",
             "training time",
             "s",
-            "lower",
-            "Seconds that training took, as the model's card has it, on the machine that did it.",
+            "neither",
+            "Seconds that training took, as the model's card has it, on the machine that did it, beside "
+            "whatever else it did; seconds of other machines or loads cannot be compared.",
         ),
         Figure(
             "training_examples",
