@@ -267,9 +267,10 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
         table: a `leaderboard`.
 
     Returns:
-        `SPREAD_COLUMNS`, then for each figure its mean over the students that have it, and as
-        ``FIGURE_std`` the standard deviation of a sample (N - 1), NaN where fewer than two have it.
-        Rows are in the order of their first students.
+        `SPREAD_COLUMNS`, then for each figure its mean over the students, and as ``FIGURE_std`` the
+        standard deviation of a sample (N - 1), NaN for one student.  Both are NaN where any of the
+        students lacks the figure: a mean of some seeds would pass for one of ``seeds``.  Rows are in the
+        order of their first students.
     """
     figures = [figure.name for figure in figures_of(table)]
     by = ["teacher", "method", "architecture", "recipe"]
@@ -279,8 +280,10 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
         students=("student", ", ".join),
         seeds=("seed", lambda seeds: seeds.nunique(dropna=False)),
     ).reset_index()
-    means = grouped[figures].mean().reset_index(drop=True)
-    deviations = grouped[figures].std(ddof=1).reset_index(drop=True).add_suffix("_std")
+    is_whole = grouped[figures].count().eq(grouped.size(), axis=0)
+    means = grouped[figures].mean().where(is_whole).reset_index(drop=True)
+    deviations = grouped[figures].std(ddof=1).where(is_whole).reset_index(drop=True)
+    deviations = deviations.add_suffix("_std")
     ordered = [name for figure in figures for name in (figure, f"{figure}_std")]
     return pd.concat([facts, pd.concat([means, deviations], axis=1)[ordered]], axis=1)
 
