@@ -42,6 +42,9 @@ def test_seeds_are_one_row_with_mean_and_deviation():
     )
     assert "| cckd_l of pgd | 1 | 97.0 % |" in lines
     assert "| cckd_l of pgd | 1 | - |" in lines
+    # A mean of one of two seeds is not shown as the mean of two.
+    lines = report.figure_lines("mnist", students(gap_attack_mean=[0.1, None, 0.2]))
+    assert "| kd of pgd | 2 | - |" in lines and "| cckd_l of pgd | 1 | 0.200 |" in lines
 
 
 def test_claims_are_counted_by_paper_and_listed():
@@ -54,6 +57,17 @@ def test_claims_are_counted_by_paper_and_listed():
     assert "cckd_l: robust_accuracy 53.0 %; kd: robust_accuracy 50.0 %" in gain
     assert [line for line in lines if line.startswith("| **no** | mnist")]
     assert report.claim_lines([]) == ["No claim could be tested: no figures are there."]
+
+
+def test_students_that_were_not_trained_alike_are_told_beside_the_claims(monkeypatch):
+    monkeypatch.setattr(report, "students_table", lambda of: students(clean_accuracy=0.9))
+    monkeypatch.setattr(report, "count_examples", lambda *_: 10_000)
+    monkeypatch.setattr(report, "DATA", {"cifar10_jpeg": report.DATA["cifar10_jpeg"]})
+    lines, _ = report.report([])
+    (told,) = [line for line in lines if "fewer epochs" in line]
+    assert "attacks do so at 8/255, those that train on certificates at 2/255" in told
+    assert "(here 20 against 30)" in told
+    assert lines.index("## Claims") < lines.index(told) < lines.index("## cifar10_jpeg")
 
 
 @pytest.fixture
