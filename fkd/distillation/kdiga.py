@@ -62,6 +62,9 @@ class KDIGA(Method):
     All three at the image x, or, with ``adversarial``, at x~ = PGD on CE of the student (KDIGA-A).  The
     gradients are those of CE(., y) in the pixels; the norm is each example's, averaged over the batch.
     The student learns through its gradient by double back-propagation; the teacher's is a constant.
+    With batch normalisation in train mode a logit depends on the whole batch, and so does the student's
+    gradient at an image: the other images' CE, through the batch's mean and variance, contribute to it.
+    The teacher, in evaluation mode, has each image's own, so that the two are not the same quantity then.
 
     That input gradients are aligned, and why (under the paper's assumptions the student is certified at
     least as robust as its teacher), is from the abstract; the terms and the variant are quoted from
