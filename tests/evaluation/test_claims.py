@@ -147,23 +147,19 @@ def test_kdiga_is_not_tested_where_nobody_is_robust():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "robust", "examples", "holds"),
+    ("dataset", "robust", "holds"),
     [
-        ("mnist", 0.53, 10**30, True),
-        ("mnist", 0.529, 10**30, False),
-        ("cifar10_jpeg", 0.55, 10**30, False),
-        # The noise of 10,000 is 0.014, that of 200 is 0.098: no gain is no gain all the same.
-        ("mnist", 0.52, 10_000, True),
-        ("mnist", 0.51, 10_000, False),
-        ("mnist", 0.5, 200, False),
-        ("mnist", 0.505, 200, True),
+        ("mnist", 0.53, True),
+        ("mnist", 0.529, False),
+        ("cifar10_jpeg", 0.55, False),
+        ("cifar10_jpeg", 0.56, True),
+        ("mnist", 0.5, False),
     ],
 )
-def test_cckd_gains_points_under_attack(dataset, robust, examples, holds):
+def test_cckd_gains_points_under_attack_without_allowance_for_noise(dataset, robust, holds):
     rows = {"kd": {"robust_accuracy": 0.5}, "cckd_t": {"robust_accuracy": robust}}
-    (claim,) = only(check_claims(table(rows, dataset), attacked={dataset: examples}), CCKD_PAPER)
+    (claim,) = only(check_claims(table(rows, dataset), attacked={dataset: 200}), CCKD_PAPER)
     assert claim.holds == holds
-    assert check_claims(table(rows, dataset)) == []
 
 
 @pytest.mark.parametrize(("kept", "holds"), [(0.4, True), (0.5, False), (0.6, False)])
