@@ -52,7 +52,7 @@ def test_claims_are_counted_by_paper_and_listed():
     examples = {"mnist": 10_000}
     lines = report.claim_lines(check_claims(table, examples=examples, attacked=examples))
     assert "| CCKD, 2107.06993 | 1 of 2 |" in lines
-    (gain,) = [line for line in lines if "is better than kd under attack" in line]
+    (gain,) = [line for line in lines if "points better than kd under attack" in line]
     assert gain.startswith("| yes | mnist | `mnist-teacher-pgd` |")
     assert "cckd_l: robust_accuracy 53.0 %; kd: robust_accuracy 50.0 %" in gain
     assert [line for line in lines if line.startswith("| **no** | mnist")]
