@@ -239,14 +239,19 @@ def ranked(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     return evaluation.ranked(table, figure)
 
 
-def is_best(table: pd.DataFrame, figure: str) -> pd.Series:
-    """Which rows are the best in one figure."""
-    return evaluation.is_best(table, figure)
+def is_copy(table: pd.DataFrame) -> pd.Series:
+    """Which rows are the teacher's own weights, rounded or pruned."""
+    return evaluation.is_copy(table)
 
 
-def front(table: pd.DataFrame, x: str, y: str) -> pd.Series:
-    """Which rows no other beats in two figures."""
-    return evaluation.pareto(table, x, y)
+def is_best(table: pd.DataFrame, figure: str, among: pd.Series | None = None) -> pd.Series:
+    """Which rows are the best in one figure, of those ``among`` which it is asked (None: all)."""
+    return evaluation.is_best(table, figure, among=among)
+
+
+def front(table: pd.DataFrame, x: str, y: str, among: pd.Series | None = None) -> pd.Series:
+    """Which rows no other beats in two figures, of those ``among`` which it is asked (None: all)."""
+    return evaluation.pareto(table, x, y, among=among)
 
 
 def teachers_value(table: pd.DataFrame, figure: str) -> float | None:
@@ -264,16 +269,19 @@ def figure_text(figure: Figure, value: float | None, deviation: float | None = N
     return evaluation.figure_text(figure, value, deviation)
 
 
-def leaderboard_file(table: pd.DataFrame, figures: Sequence[str], suffix: str) -> bytes:
+def leaderboard_file(
+    table: pd.DataFrame, figures: Sequence[str], suffix: str, among: pd.Series | None = None
+) -> bytes:
     """A leaderboard as the content of a file, with these figures alone, in this order.
 
     Args:
         table: `Board.students` or `Board.methods`, some or all rows.
         figures: which figures.
         suffix: ``.csv``, ``.parquet`` or ``.tex``.
+        among: rows of which LaTeX has the best in bold; all if None.
     """
     if suffix == ".tex":
-        return evaluation.latex_table(table, figures).encode()
+        return evaluation.latex_table(table, figures, among=among).encode()
     known = evaluation.all_figures()
     facts = [name for name in table if name.removesuffix("_std") not in known]
     ends = [name for figure in figures for name in (figure, f"{figure}_std") if name in table]

@@ -30,6 +30,7 @@ def pareto(
     x: str,
     y: str,
     *,
+    among: pd.Series | None = None,
     height: int = 400,
 ) -> theme.Chart:
     """One mark a way at its mean over seeds, its seeds as dots, and the front through those not beaten.
@@ -42,11 +43,14 @@ def pareto(
         ways: by recipe.
         x: a figure.
         y: another.
+        among: which of ``methods`` are compared; the others are drawn, but neither on the front nor said
+            to be beaten.  All if None.
         height: pixels.
     """
     known = backend.score_figures()
     drawn = methods.dropna(subset=[x, y])
-    is_front = backend.front(drawn, x, y)
+    is_compared = pd.Series(True, index=drawn.index) if among is None else among.loc[drawn.index]
+    is_front = backend.front(drawn, x, y, is_compared)
     figure = go.Figure()
     scale = "log" if _is_logarithmic(drawn, x) else "linear"
     scale_y = "log" if _is_logarithmic(drawn, y) else "linear"
@@ -74,8 +78,10 @@ def pareto(
         )
     )
     places = _label_places(drawn, repeated, is_front, ways, x, y, (scale, scale_y), height)
-    for (_, row), on_front, place in zip(drawn.iterrows(), is_front, places, strict=True):
+    for (index, row), on_front, place in zip(drawn.iterrows(), is_front, places, strict=True):
         way = ways[row["recipe"]]
+        rank = "not beaten in both" if on_front else "beaten in both"
+        verdict = rank if is_compared[index] else "a copy of the teacher, not compared"
         figure.add_trace(
             go.Scatter(
                 x=[row[x]],
@@ -88,7 +94,7 @@ def pareto(
                     "size": 14 if on_front else 11,
                     "line": {"width": 2 if on_front else 0, "color": theme.NEUTRAL},
                 },
-                hovertext=[_hover(row, way, known[x], known[y], bool(on_front))],
+                hovertext=[_hover(row, way, known[x], known[y], verdict)],
                 hovertemplate="%{hovertext}<extra></extra>",
                 showlegend=False,
             )
@@ -166,7 +172,7 @@ def _front(figure: go.Figure, rows: pd.DataFrame, x: str, y: str) -> None:
     )
 
 
-def _hover(row: pd.Series, way: Way, x: backend.Figure, y: backend.Figure, is_front: bool) -> str:
+def _hover(row: pd.Series, way: Way, x: backend.Figure, y: backend.Figure, verdict: str) -> str:
     texts = [
         f"{one.title} {backend.figure_text(one, row[one.name], row.get(f'{one.name}_std'))}"
         for one in (x, y)
@@ -175,7 +181,7 @@ def _hover(row: pd.Series, way: Way, x: backend.Figure, y: backend.Figure, is_fr
     said = f"<b>{way.label}</b><br>{way.students[0]}" + (
         f" and {seeds - 1} more seeds" if seeds > 1 else ""
     )
-    return "<br>".join([said, *texts, "not beaten in both" if is_front else "beaten in both"])
+    return "<br>".join([said, *texts, verdict])
 
 
 def _told(

@@ -30,9 +30,22 @@ def leaderboard(choice: backend.Choice, picked: Picked) -> None:
     if known.to_numpy().any():
         _table(picked, [name for name in shown if known[name].any()])
         _downloads(choice, picked, shown)
+    if picked.together and _is_of_some_seeds(picked, shown):
+        st.caption(
+            "A method has a figure where each of its seeds does; switch *Seeds together* off to see "
+            "those of single seeds."
+        )
     _unmeasured(choice, picked)
     if picked.rows["gap_attack_mean"].notna().any():
         trade_offs(picked)
+
+
+def _is_of_some_seeds(picked: Picked, names: Sequence[str]) -> bool:
+    """Whether a figure of a method is left out because some of its seeds alone have it."""
+    of_any, of_all = (
+        rows.groupby("recipe")[list(names)].count() > 0 for rows in (picked.each, picked.methods)
+    )
+    return bool((of_any & ~of_all).to_numpy().any())
 
 
 def _shown_figures() -> list[str]:
@@ -82,7 +95,7 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
     table = pd.DataFrame(columns)
     styled = figures.styled(table, texts)
     for name in shown:
-        best = backend.is_best(rows, name).to_numpy()
+        best = backend.is_best(rows, name, picked.compared(rows)).to_numpy()
         styled = styled.apply(
             lambda column, best=best: [_BEST if is_best else "" for is_best in best],
             subset=[name],
@@ -137,7 +150,9 @@ def _downloads(choice: backend.Choice, picked: Picked, shown: Sequence[str]) -> 
             st.download_button(
                 label,
                 # Made when it is asked for: a table for LaTeX takes longer than the page.
-                lambda suffix=suffix: backend.leaderboard_file(picked.rows, shown, suffix),
+                lambda suffix=suffix: backend.leaderboard_file(
+                    picked.rows, shown, suffix, picked.compared(picked.rows)
+                ),
                 # A table does not say itself in which ball its figures were measured.
                 file_name=f"leaderboard-{choice.teacher}-{choice.norm}-{choice.epsilon:g}{suffix}",
                 mime=mime,

@@ -12,6 +12,7 @@ _PLOTS = (
     ("first", "Accuracy against faithfulness", "clean_accuracy", "gap_certified_mean"),
     ("second", "Cost against faithfulness", "training_examples", "gap_certified_mean"),
 )
+_COPIES = " Copies of the teacher, rounded or pruned, are drawn but not compared."
 
 
 def trade_offs(picked: Picked) -> None:
@@ -29,6 +30,7 @@ def trade_offs(picked: Picked) -> None:
     st.caption(
         "One mark a method, at the mean over its seeds, which are the small dots. On the dotted line are "
         "those that no other beats in both figures. Point at a mark that has no room for its name."
+        + ("" if picked.compared(picked.methods).all() else _COPIES)
     )
     for column, plot in zip(st.columns(2, gap="medium"), _PLOTS, strict=True):
         with column:
@@ -61,7 +63,10 @@ def _plot(picked: Picked, key: str, title: str, x: str, y: str) -> None:
     if not measured.any():
         st.caption("No student is measured in both figures.")
         return
-    parts.chart(figures.pareto(rows, picked.each, picked.ways, axes[0], axes[1]), f"pareto_{key}")
+    drawn = figures.pareto(
+        rows, picked.each, picked.ways, axes[0], axes[1], among=picked.compared(rows)
+    )
+    parts.chart(drawn, f"pareto_{key}")
     missing = [picked.ways[recipe].label for recipe in rows.loc[~measured, "recipe"]]
     if missing:
         st.caption(f"Not measured in both: {', '.join(missing)}.")

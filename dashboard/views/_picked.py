@@ -26,6 +26,7 @@ class Picked:
         ways: by recipe: short name, colour and mark.
         together: whether students that differ by seed alone are one row.
         order: the figure that orders all.
+        copies: whether copies of the teacher may be the best and on fronts.
     """
 
     students: tuple[str, ...]
@@ -36,6 +37,12 @@ class Picked:
     ways: Mapping[str, figures.Way]
     together: bool
     order: str
+    copies: bool
+
+    def compared(self, rows: pd.DataFrame) -> pd.Series:
+        """Which of some rows, of `methods` or `each`, may be the best and on fronts."""
+        is_copy = backend.is_copy(rows)
+        return ~is_copy | self.copies
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -74,6 +81,14 @@ def pick(choice: backend.Choice) -> Picked:
             help="One row a method, mean ± standard deviation over seeds; else one row a student.",
             **state.bound("together"),
         )
+        # Copies are the teacher's own weights, and win nearly every figure.
+        has_copies = not set(backend.copyings()).isdisjoint(method_of[n] for n in names)
+        copies = has_copies and st.toggle(
+            "Copies compete",
+            help="Whether rounded and pruned copies of the teacher, which were not distilled, may be "
+            "marked as the best and be on the dotted line. They are shown either way.",
+            **state.bound("copies"),
+        )
     board = backend.board(choice, names)
     each = backend.ranked(board.students, order) if names else board.students
     by_method = backend.ranked(board.methods, order) if names else board.methods
@@ -82,7 +97,7 @@ def pick(choice: backend.Choice) -> Picked:
     for student in students if not together else each.sort_values("student")["student"]:
         first.setdefault(recipes[student] if together else student, student)
     shown = tuple(first[r] for r in by_method["recipe"]) if together else students
-    return Picked(students, shown, board, by_method, each, ways, together, order)
+    return Picked(students, shown, board, by_method, each, ways, together, order, copies)
 
 
 def _methods(method_of: Mapping[str, str], own: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ from fkd.evaluation.leaderboard import (
 from fkd.evaluation.leaderboard_charts import (
     agreement_shares,
     is_best,
+    is_copy,
     pooled_reliability,
     ranked,
     teachers_value,
@@ -208,6 +209,7 @@ __all__ = [
     "group_of",
     "histogram",
     "is_best",
+    "is_copy",
     "latex_table",
     "leaderboard",
     "leaderboard_bytes",

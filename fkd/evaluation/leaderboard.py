@@ -288,7 +288,7 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([facts, pd.concat([means, deviations], axis=1)[ordered]], axis=1)
 
 
-def pareto(table: pd.DataFrame, x: str, y: str) -> pd.Series:
+def pareto(table: pd.DataFrame, x: str, y: str, *, among: pd.Series | None = None) -> pd.Series:
     """Which rows no other row beats in two figures: the Pareto front.
 
     A row is beaten by one that is at least as good in both figures and better in one.
@@ -297,14 +297,18 @@ def pareto(table: pd.DataFrame, x: str, y: str) -> pd.Series:
         table: a `leaderboard` or a `spread`.
         x: a figure.
         y: another.
+        among: bool, one entry a row: which rows are compared; all if None.
 
     Returns:
-        bool, one entry a row of ``table``; False where one of the two figures is missing.
+        bool, one entry a row of ``table``; False where one of the two figures is missing, and for rows
+        that are not compared, which beat nobody either.
 
     Raises:
         ConfigError: one is no figure of the table, or neither end of it is better.
     """
     values = np.stack([_goodness(table, name) for name in (x, y)])
+    if among is not None:
+        values = np.where(among.to_numpy(dtype=bool), values, np.nan)
     is_known = ~np.isnan(values).any(0)
     # [i, j]: does j beat i?  A comparison with NaN is false.
     no_worse = (values[:, None, :] >= values[:, :, None]).all(0)

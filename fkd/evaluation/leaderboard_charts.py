@@ -35,8 +35,27 @@ def ranked(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     )
 
 
-def is_best(table: pd.DataFrame, figure: str) -> pd.Series:
+def is_copy(table: pd.DataFrame) -> pd.Series:
+    """Which rows of a `leaderboard` or a `spread` are copies: the teacher's own weights, altered.
+
+    They win most figures without having been distilled, so that marks of the best are for the others.
+
+    Returns:
+        bool, one entry a row.
+    """
+    # Imported here: lists of figures need no methods of training.
+    from fkd.distillation import COPIES
+
+    return table["method"].isin(list(COPIES))
+
+
+def is_best(table: pd.DataFrame, figure: str, *, among: pd.Series | None = None) -> pd.Series:
     """Which rows are the best in one figure: all that are written as the best one is.
+
+    Args:
+        table: a `leaderboard` or a `spread`.
+        figure: of it.
+        among: bool, one entry a row: which rows are compared, so that no other is the best; all if None.
 
     Returns:
         bool, one entry a row; all False where neither end is better, or all values are equal as written.
@@ -45,6 +64,8 @@ def is_best(table: pd.DataFrame, figure: str) -> pd.Series:
         ConfigError: it is no figure of the table.
     """
     known, values = _known(table, figure), table[figure]
+    if among is not None:
+        values = values.where(among)
     texts = pd.Series([figure_text(known, value) for value in values], index=table.index)
     there = texts[values.notna()]
     if known.better == "neither" or there.nunique() < 2:

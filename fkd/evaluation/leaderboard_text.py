@@ -90,6 +90,7 @@ def latex_table(
     *,
     caption: str | None = None,
     label: str | None = None,
+    among: pd.Series | None = None,
 ) -> str:
     """A `leaderboard` or a `spread` as a LaTeX table (it needs the package booktabs).
 
@@ -101,6 +102,7 @@ def latex_table(
         figures: which figures, in this order; the main ones if None (all, where none is one).
         caption: of the table; with one (or a label) it becomes a float.
         label: for references.
+        among: bool, one entry a row: of which rows the best is bold; all if None.
 
     Raises:
         ConfigError: a figure is no column of the table.
@@ -114,7 +116,7 @@ def latex_table(
     facts = ["student", "method"] if "student" in table else ["method", "architecture", "seeds"]
     shown = table[facts].astype(str).map(_escaped)
     for name in chosen:
-        shown[name] = _cells(table, known[name])
+        shown[name] = _cells(table, known[name], among)
     titles = {name: _heading(known[name]) for name in chosen}
     styled = shown.rename(columns=titles).style.hide(axis="index")
     return styled.to_latex(
@@ -133,15 +135,20 @@ def _heading(figure: Figure) -> str:
     return f"{title} ({unit})" if unit else title
 
 
-def _cells(table: pd.DataFrame, figure: Figure) -> list[str]:
-    """A figure's column, the best in bold."""
+def _cells(table: pd.DataFrame, figure: Figure, among: pd.Series | None) -> list[str]:
+    """A figure's column, the best of those that are compared in bold."""
     values = table[figure.name]
     texts = [figure_text(figure, value, with_unit=False) for value in values]
+    compared = values if among is None else values.where(among)
     best = None
-    if figure.better != "neither" and values.notna().any():
-        place = values.argmax() if figure.better == "higher" else values.argmin()
+    if figure.better != "neither" and compared.notna().any():
+        place = compared.argmax() if figure.better == "higher" else compared.argmin()
         best = texts[int(place)]
-    cells = [rf"\textbf{{{_minus(text)}}}" if text == best else _minus(text) for text in texts]
+    is_bold = [t == best and known for t, known in zip(texts, compared.notna(), strict=True)]
+    cells = [
+        rf"\textbf{{{_minus(text)}}}" if bold else _minus(text)
+        for text, bold in zip(texts, is_bold, strict=True)
+    ]
     if f"{figure.name}_std" not in table:
         return cells
     deviations = [

@@ -59,6 +59,19 @@ def test_the_front_is_joined_and_the_unmeasured_left_out():
     assert chart.alt.count("on the front") == 2
 
 
+def test_copies_are_drawn_but_on_no_front():
+    rows, students, ways = board([0.9, 0.8, 0.95], [0.3, 0.2, 0.1])
+    among = pd.Series([True, True, False])
+    names = ("clean_accuracy", "gap_certified_mean")
+    alone = figures.pareto(rows, students, ways, *names)
+    assert not [trace for trace in alone.figure.data if trace.mode == "lines"]
+    chart = figures.pareto(rows, students, ways, *names, among=among)
+    [line] = [trace for trace in chart.figure.data if trace.mode == "lines"]
+    assert list(line.x) == [0.8, 0.9]
+    [copy] = [trace for trace in chart.figure.data if trace.name == "way2"]
+    assert copy.hovertext[0].endswith("a copy of the teacher, not compared")
+
+
 def test_costs_that_differ_by_factors_have_a_logarithmic_axis():
     rows, students, ways = board([1.0, 100.0], [0.3, 0.2], x_name="training_examples")
     chart = figures.pareto(rows, students, ways, "training_examples", "gap_certified_mean")

@@ -188,6 +188,33 @@ def test_cells_with_equal_means_and_other_spreads_keep_their_own_texts():
     assert numbers == pytest.approx([0.5, 0.5, 0.25], abs=1e-9)
 
 
+def test_copies_compete_only_when_asked(opened, three, measured):
+    assert not [t for t in opened("compare", **three).check().app.toggle if "Copies" in t.label]
+    save_digits_model(
+        "tiny-rounded",
+        "student",
+        hidden=(8,),
+        seed=5,
+        method="quantised",
+        teacher={"name": three["teacher"], "model_hash": ""},
+    )
+    session = opened("compare", **three).check()
+    [toggle] = [t for t in session.app.toggle if t.label == "Copies compete"]
+    assert toggle.value is False and "drawn but not compared" in session.text
+    asked = opened("compare", **three, copies="true").check()
+    assert "drawn but not compared" not in asked.text
+
+
+def test_a_figure_of_one_seed_is_shown_once_seeds_are_apart(opened, three, choice):
+    config = ScoresConfig(**choice.but(student=SEEDS[0]).config().model_dump(), groups=GROUPS)
+    score_students([config], device="cpu")
+    session = opened("compare", **three, figures="Cost").check()
+    assert "switch *Seeds together* off" in session.text
+    assert not any("parameters" in shown for shown in tables(session))
+    [shown] = tables(opened("compare", **three, figures="Cost", together="false").check())
+    assert shown["parameters"].notna().tolist().count(True) == 1
+
+
 def test_long_lists_of_names_are_cut():
     assert _listed(["a", "b"]) == "a, b"
     assert _listed(list("abcdefghij")) == "a, b, c, d, e, f, g, h and 2 more"

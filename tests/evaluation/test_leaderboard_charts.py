@@ -8,6 +8,9 @@ from fkd.core.errors import ConfigError
 from fkd.evaluation import (
     agreement_shares,
     is_best,
+    is_copy,
+    latex_table,
+    pareto,
     pooled_reliability,
     ranked,
     teachers_value,
@@ -39,6 +42,25 @@ def test_the_best_are_all_that_are_written_alike():
     # Nobody is ahead where all are equal, or where no end is better.
     assert not is_best(TABLE, "linearity").any()
     assert not is_best(TABLE, "teacher_accuracy").any()
+
+
+def test_copies_are_told_and_can_be_left_out_of_the_best():
+    rows = TABLE.assign(method=["kd", "quantised", "faithful", "pruned"])
+    assert is_copy(rows).tolist() == [False, True, False, True]
+    trained = ~is_copy(rows)
+    assert is_best(rows, "clean_accuracy", among=trained).tolist() == [False, False, True, False]
+    assert is_best(rows, "gap_certified_mean", among=trained).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    # The copy b beats everybody on the front but a.
+    figures = ("clean_accuracy", "gap_certified_mean")
+    assert pareto(rows, *figures).tolist() == [False, True, True, False]
+    assert pareto(rows, *figures, among=trained).tolist() == [False, False, True, False]
+    latex = latex_table(rows, ["gap_certified_mean"], among=trained)
+    assert latex.count("textbf") == 1 and r"\textbf{0.300}" in latex
 
 
 def test_the_teachers_value_is_from_any_row_that_has_it():
