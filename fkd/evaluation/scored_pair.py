@@ -27,8 +27,8 @@ from fkd.models import Model
 class ScoresConfig(AnalysisConfig):
     """Figures of one student: as an analysis, with the groups of figures that are wanted.
 
-    Figures at images are of the whole split, figures of attacks and certificates of its first ``count``
-    examples.
+    Figures at images are of the whole split, figures of attacks and certificates, and what is compared
+    with them (relative calibration), of its first ``count`` examples.
     """
 
     groups: tuple[str, ...] = Field(
