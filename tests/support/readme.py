@@ -136,6 +136,7 @@ def _students(dataset: str) -> list[Member]:
         member
         for member in zoo(dataset)
         if member.teacher is not None
+        and member.method not in COPIES
         and (pretrained_dir() / member.name).is_dir()
         and TEACHERS[member.teacher.rsplit("-", 1)[1]].labels is None
     ]
@@ -159,13 +160,18 @@ def _claims() -> list[str]:
         for figure in ("clean_accuracy", "robust_accuracy")
     )
     claims = tested_claims(tables, examples, attacked)
-    lines = ["| claim | data set, teacher | holds |", "|---|---|---|"]
+    places = list(dict.fromkeys((claim.dataset, claim.teacher) for claim in claims))
+    verdicts: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for claim in claims:
-        teacher = claim.teacher.rsplit("-", 1)[1]
-        verdict = "yes" if claim.holds else "**no**"
-        lines.append(
-            f"| {claim.statement} ({claim.paper}) | {claim.dataset}, {teacher} | {verdict} |"
-        )
+        # Numbers of examples differ between data sets: one row for one claim.
+        said = re.sub(r" of [\d,]+ examples", "", claim.statement).removesuffix(".")
+        row = verdicts.setdefault((claim.paper.rsplit(", ", 1)[0], said), {})
+        row[claim.dataset, claim.teacher] = "yes" if claim.holds else "no"
+    titles = [f"{dataset}, {teacher.rsplit('-', 1)[1]}" for dataset, teacher in places]
+    lines = [f"| paper | claim | {' | '.join(titles)} |", "|---|---|" + "---|" * len(places)]
+    for (paper, said), row in verdicts.items():
+        cells = " | ".join(row.get(place, "") for place in places)
+        lines.append(f"| {paper} | {said} | {cells} |")
     return lines
 
 
