@@ -30,6 +30,7 @@ from fkd.attacks.best import Best
 from fkd.attacks.objectives import confidence
 from fkd.attacks.single._library import load_attacks
 from fkd.core.ball import Region
+from fkd.core.precision import double_copy
 
 #: Added to the gap: the logarithm of 0 has no gradient.
 _FLOOR = 1e-7
@@ -223,7 +224,7 @@ def attack_by_library(
         margin_points.append(part.clamp(model.best.margin_point))
         gradients += model.gradients
     return _measure(
-        *networks,
+        (double_copy(networks[0]), double_copy(networks[1])),
         region,
         classes,
         torch.cat(gap_points),
