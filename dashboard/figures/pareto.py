@@ -128,7 +128,7 @@ def pareto(
     ):
         # Without it plotly writes the digits 2 and 5 between powers of ten.
         ticks = {"dtick": 1} if kind == "log" else {}
-        update(type=kind, **ticks, tickformat=".0%" if known[name].unit == "share" else None)
+        update(type=kind, **ticks, tickformat=".2~%" if known[name].unit == "share" else None)
     return theme.Chart(figure, _told(drawn, is_front, ways, known[x], known[y]))
 
 

@@ -85,7 +85,7 @@ def seeds(
         height=130 + 34 * max(1, len(drawn)),
     )
     if known.unit == "share":
-        figure.update_xaxes(tickformat=".0%")
+        figure.update_xaxes(tickformat=".2~%")
     figure.update_yaxes(range=(len(labels) - 0.5, -0.5), type="category")
     told = "; ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
     return theme.Chart(figure, f"{known.title}, seeds and their mean, by method: {told}.")

@@ -73,6 +73,7 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
         "name": st.column_config.TextColumn(
             "method" if picked.together else "student",
             pinned=True,
+            width=150 if picked.together else 200,
             help="What its students' names have of their own; a click makes the student the one that all "
             "pages show.",
         )
