@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fkd.bounds.joint import JointLogits
 from fkd.core.ball import Ball
 from fkd.distillation.base import Batch
 
@@ -122,6 +123,38 @@ def divergence_objective(target_logits: Tensor) -> Callable[[Tensor], Tensor]:
         )
 
     return objective
+
+
+def attacked_on_divergence(
+    batch: Batch,
+    teacher: nn.Module,
+    student: nn.Module,
+    start: Tensor,
+    *,
+    epsilon: float,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Points of the balls where the student diverges from its teacher *at the same point*.
+
+    Args:
+        batch: images.
+        teacher: moves with the points, too.
+        student: attacked in eval mode.
+        start: first points, inside the balls.
+        epsilon: radius in pixel units.
+        steps: how many steps.
+        step_size: length of one step in pixel units.
+    """
+    return ascend(
+        JointLogits(teacher, student),
+        batch.images,
+        start,
+        joint_divergence,
+        epsilon=epsilon,
+        steps=steps,
+        step_size=step_size,
+    )
 
 
 def joint_divergence(logits: Tensor) -> Tensor:

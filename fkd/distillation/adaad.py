@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from fkd.bounds.joint import JointLogits
-from fkd.distillation._inner import ascend, gaussian_start, joint_divergence
+from fkd.distillation._inner import attacked_on_divergence, gaussian_start
 from fkd.distillation.base import (
     METHODS,
     AttackConfig,
@@ -63,11 +62,11 @@ class AdaAD(Method):
     ) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
         """The attacked images, and weight and value of each part of the loss there."""
         config: AdaADConfig = self.config
-        adversarial = ascend(
-            JointLogits(need_teacher(teacher), student),
-            batch.images,
+        adversarial = attacked_on_divergence(
+            batch,
+            need_teacher(teacher),
+            student,
             gaussian_start(batch, config.epsilon),
-            joint_divergence,
             epsilon=config.epsilon,
             steps=config.steps,
             step_size=config.step_length,

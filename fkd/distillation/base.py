@@ -323,6 +323,16 @@ def kl_divergence(target_logits: Tensor, logits: Tensor, temperature: float = 1.
     )
 
 
+def kl_divergences(target_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """As `kl_divergence`, for each example by itself: (N,)."""
+    return functional.kl_div(
+        functional.log_softmax(logits / temperature, dim=1),
+        functional.log_softmax(target_logits / temperature, dim=1),
+        reduction="none",
+        log_target=True,
+    ).sum(1)
+
+
 def need_teacher(teacher: nn.Module | None) -> nn.Module:
     """The teacher itself.
 

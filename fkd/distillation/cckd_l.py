@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from fkd.distillation._confidence import ConfidenceConditioned, label_confidence
-from fkd.distillation.base import METHODS, Batch, Clock, LossParts, teacher_logits
+from fkd.distillation.base import METHODS, Batch, Clock, LossParts, kl_divergences, teacher_logits
 
 
 @METHODS.register("cckd_l")
@@ -40,12 +40,7 @@ class CCKDL(ConfidenceConditioned):
         target = teacher_logits(teacher, batch.images)
         logits = student(batch.images)
         weight = label_confidence(target, batch.labels)
-        divergence = functional.kl_div(
-            functional.log_softmax(logits / temperature, dim=1),
-            functional.log_softmax(target / temperature, dim=1),
-            reduction="none",
-            log_target=True,
-        ).sum(1)
+        divergence = kl_divergences(target, logits, temperature)
         labels = functional.cross_entropy(logits, batch.labels, reduction="none")
         return LossParts.weighted(
             {

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
-from fkd.bounds.joint import JointLogits
 from fkd.core.ball import Ball
 from fkd.distillation._certified import GapBound
-from fkd.distillation._inner import ascend, joint_divergence, uniform_start
+from fkd.distillation._inner import attacked_on_divergence, uniform_start
 from fkd.distillation._tight_bounds import MarginForms, TrainingPass, joint_gap
 from fkd.distillation.base import (
     METHODS,
@@ -204,11 +203,11 @@ class CertifiedGap(Method):
             terms["certified_gap"] = (config.kappa * risen, sides.mean())
             observed["delta"] = sides.detach().amax(0).mean()
         if risen * config.attack_weight > 0 and teacher is not None:
-            attacked = ascend(
-                JointLogits(teacher, student),
-                batch.images,
+            attacked = attacked_on_divergence(
+                batch,
+                teacher,
+                student,
                 uniform_start(batch, epsilon),
-                joint_divergence,
                 epsilon=epsilon,
                 steps=config.attack_steps,
                 step_size=2.5 * epsilon / config.attack_steps,

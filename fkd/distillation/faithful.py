@@ -8,11 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fkd.bounds.joint import JointLogits
 from fkd.core.ball import Ball
 from fkd.distillation._certified import GapBound, MarginBounds, Relaxation, gap_bound, margin_bounds
 from fkd.distillation._initialisation import ibp_initialise
-from fkd.distillation._inner import ascend, joint_divergence, uniform_start
+from fkd.distillation._inner import attacked_on_divergence, uniform_start
 from fkd.distillation.base import (
     METHODS,
     Batch,
@@ -73,7 +72,7 @@ class FaithfulConfig(RampConfig):
     ibp_initialisation: Initialisation = True
 
 
-class CertifiedGapConfig(RampConfig):
+class FixedRelaxationConfig(RampConfig):
     """The ball and the weight of the certified gap in it, the relaxation being the method's own."""
 
     temperature: Temperature = 2.0
@@ -139,7 +138,7 @@ class Faithful(Method):
         self, batch: Batch, teacher: nn.Module | None, student: nn.Module, clock: Clock
     ) -> LossParts:
         """Clean divergence and certified gap at the current radius, batch means."""
-        config: FaithfulConfig | CertifiedGapConfig = self.config
+        config: FaithfulConfig | FixedRelaxationConfig = self.config
         target = teacher_logits(teacher, batch.images)
         divergence = kl_divergence(target, student(batch.images), config.temperature)
         terms = {"distillation": (config.temperature**2, divergence)}
@@ -166,11 +165,11 @@ class Faithful(Method):
     ) -> Tensor:
         """Points of the balls where the student diverges from its teacher at the same point."""
         steps = self.config.attack_steps
-        return ascend(
-            JointLogits(teacher, student),
-            batch.images,
+        return attacked_on_divergence(
+            batch,
+            teacher,
+            student,
             uniform_start(batch, epsilon),
-            joint_divergence,
             epsilon=epsilon,
             steps=steps,
             step_size=2.5 * epsilon / steps,

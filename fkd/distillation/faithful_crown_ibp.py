@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fkd.distillation._certified import Relaxation
 from fkd.distillation.base import METHODS
-from fkd.distillation.faithful import CertifiedGapConfig, Faithful
+from fkd.distillation.faithful import Faithful, FixedRelaxationConfig
 
 
-class CrownCertifiedGapConfig(CertifiedGapConfig):
+class FaithfulCROWNIBPConfig(FixedRelaxationConfig):
     """The ball and the weight of the certified gap in it, by linear relaxation."""
 
 
@@ -21,6 +21,6 @@ class FaithfulCrownIBP(Faithful):
     """
 
     title = "Faithful distillation (CROWN-IBP)"
-    Config = CrownCertifiedGapConfig
+    Config = FaithfulCROWNIBPConfig
     relaxation: Relaxation = "crown_ibp"
     attack_weight = 0.0

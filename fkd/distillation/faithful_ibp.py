@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fkd.distillation._certified import Relaxation
 from fkd.distillation.base import METHODS
-from fkd.distillation.faithful import CertifiedGapConfig, Faithful
+from fkd.distillation.faithful import Faithful, FixedRelaxationConfig
 
 
 @METHODS.register("faithful_ibp")
@@ -23,6 +23,6 @@ class FaithfulIBP(Faithful):
     """
 
     title = "Faithful distillation (IBP)"
-    Config = CertifiedGapConfig
+    Config = FixedRelaxationConfig
     relaxation: Relaxation = "ibp"
     attack_weight = 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fkd.distillation._inner import attacked_on_labels
 from fkd.distillation.base import (
@@ -15,6 +14,7 @@ from fkd.distillation.base import (
     LossParts,
     Method,
     kl_divergence,
+    kl_divergences,
     teacher_logits,
 )
 
@@ -76,12 +76,7 @@ class IAD(Method):
         if clock.fraction >= config.begin:
             guide = teacher_logits(teacher, adversarial).softmax(1)
             trust = guide.gather(1, batch.labels[:, None])[:, 0] ** config.beta
-            own = functional.kl_div(
-                functional.log_softmax(attacked, dim=1),
-                functional.log_softmax(student(batch.images), dim=1),
-                reduction="none",
-                log_target=True,
-            ).sum(1)
+            own = kl_divergences(student(batch.images), attacked)
             terms["introspection"] = (1.0, ((1.0 - trust) * own).mean())
             observed["trust"] = trust.mean()
         return LossParts.weighted(terms, observed)

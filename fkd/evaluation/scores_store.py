@@ -78,10 +78,7 @@ def scores_key(config: ScoresConfig) -> str:
         ConfigError: unknown names, a pair that does not fit, or an unusable set out of distribution.
         DataError: a data set without a known fingerprint is absent.
     """
-    return _whole_key(ScoredPair(config, device="cpu"))
-
-
-def _whole_key(pair: ScoredPair) -> str:
+    pair = ScoredPair(config, device="cpu")
     return _joint_key([_group_key(SCORES.get(name)(), pair) for name in pair.config.groups])
 
 
