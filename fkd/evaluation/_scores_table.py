@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fkd.evaluation.scored_pair import ScoredPair
 from fkd.evaluation.scores import GroupScores, ScoreGroup
-from fkd.records import Column, arrow_schema, conform
+from fkd.records import PAIR_COLUMNS, Column, arrow_schema, conform
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
@@ -55,12 +55,7 @@ SCORE_COLUMNS: tuple[Column, ...] = (
         nullable=True,
     ),
     Column("dataset", _DICTIONARY, "name", "Data set."),
-    Column("split", _DICTIONARY, "name", "Split of the data set, test or train."),
-    Column("teacher", _DICTIONARY, "name", "Teacher's name."),
-    Column("student", _DICTIONARY, "name", "Student's name."),
-    Column("teacher_hash", _DICTIONARY, "SHA-256", "Teacher's architecture and weights."),
-    Column("student_hash", _DICTIONARY, "SHA-256", "Student's architecture and weights."),
-    Column("data_hash", _DICTIONARY, "SHA-256", "Pixels and labels of the split."),
+    *PAIR_COLUMNS,
     Column(
         "epsilon",
         pa.float64(),

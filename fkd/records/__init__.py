@@ -2,6 +2,7 @@
 
 from fkd.records.schemas import (
     ANALYSIS_COLUMNS,
+    PAIR_COLUMNS,
     SCHEMA_VERSION,
     Column,
     arrow_schema,
@@ -21,6 +22,7 @@ from fkd.records.store import (
 
 __all__ = [
     "ANALYSIS_COLUMNS",
+    "PAIR_COLUMNS",
     "SCHEMA_VERSION",
     "Column",
     "StoredTable",

@@ -30,6 +30,16 @@ class Column:
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
+#: Which split and which pair a row is of.
+PAIR_COLUMNS: tuple[Column, ...] = (
+    Column("split", _DICTIONARY, "name", "Split of the data set, test or train."),
+    Column("teacher", _DICTIONARY, "name", "Teacher's name."),
+    Column("student", _DICTIONARY, "name", "Student's name."),
+    Column("teacher_hash", _DICTIONARY, "SHA-256", "Teacher's architecture and weights."),
+    Column("student_hash", _DICTIONARY, "SHA-256", "Student's architecture and weights."),
+    Column("data_hash", _DICTIONARY, "SHA-256", "Pixels and labels of the split."),
+)
+
 ANALYSIS_COLUMNS: tuple[Column, ...] = (
     Column("index", pa.int64(), "position", "Example id: position in the data set's split."),
     Column("label", pa.int64(), "class", "True class y of the example."),
@@ -115,12 +125,7 @@ ANALYSIS_COLUMNS: tuple[Column, ...] = (
         nullable=True,
     ),
     Column("dataset", _DICTIONARY, "name", "Data set the example is from."),
-    Column("split", _DICTIONARY, "name", "Split of the data set, test or train."),
-    Column("teacher", _DICTIONARY, "name", "Teacher's name."),
-    Column("student", _DICTIONARY, "name", "Student's name."),
-    Column("teacher_hash", _DICTIONARY, "SHA-256", "Teacher's architecture and weights."),
-    Column("student_hash", _DICTIONARY, "SHA-256", "Student's architecture and weights."),
-    Column("data_hash", _DICTIONARY, "SHA-256", "Pixels and labels of the split."),
+    *PAIR_COLUMNS,
     Column(
         "norm",
         _DICTIONARY,
