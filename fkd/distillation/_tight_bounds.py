@@ -18,7 +18,6 @@ from fkd.bounds.engine.intervals import BoundedNetwork
 from fkd.bounds.engine.layers import (
     Addition,
     Affine,
-    ChannelAffine,
     Convolution,
     FullyConnected,
     Layer,
@@ -149,13 +148,6 @@ def _multiplied(layer: Layer, below: torch.Size, above: torch.Size) -> Layer:
     """The layer, in a form whose transpose is fast for many small maps."""
     if not isinstance(layer, Convolution):
         return layer
-    weight, bias = layer.module.weight, layer.module.bias
-    is_plain = layer.stride == (1, 1) and layer.padding == (0, 0)
-    if is_plain and weight[0].numel() == 1 and layer.groups == weight.shape[0]:
-        # The normalisation in front of every network.
-        scale = weight[:, 0, 0, 0]
-        shift = torch.zeros_like(scale) if bias is None else bias
-        return ChannelAffine(scale, shift, shift.abs())
     is_small = below.numel() * above.numel() <= _LARGEST_MATRIX
     return _Product(layer, below, above) if is_small else layer
 

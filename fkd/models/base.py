@@ -22,10 +22,11 @@ _MAX_CLASSES = 2**20
 
 
 class ChannelAffine(nn.Module):
-    """a x + b per channel, written as a 1x1 convolution.
+    """a x + b per channel.
 
-    As a convolution it stays in auto_LiRPA's fast patches mode, where a subtraction and a division do
-    not.  The buffers are no part of the weights.
+    Traced, it is a 1x1 convolution, which stays in auto_LiRPA's fast patches mode where a product and a
+    sum do not.  Run, it is one fused product and sum: the same numbers, and as a convolution it took a
+    third of a small network's forward and backward pass.  The buffers are no part of the weights.
 
     Args:
         scale: float64 (C,), a.
@@ -41,13 +42,20 @@ class ChannelAffine(nn.Module):
         self.register_buffer("weight", weight[:, :, None, None].float(), persistent=False)
         self.register_buffer("bias", shift.float(), persistent=False)
 
+    @property
+    def scale(self) -> Tensor:
+        """a, (C,), in the type and on the device that the module has by now."""
+        return self.weight.flatten(1).diagonal()
+
     def forward(self, images: Tensor) -> Tensor:
         """Scaled and shifted images, (N, C, H, W)."""
-        return functional.conv2d(images, self.weight, self.bias)
+        if torch.jit.is_tracing():
+            return functional.conv2d(images, self.weight, self.bias)
+        return torch.addcmul(self.bias[:, None, None], images, self.scale[:, None, None])
 
 
 class Normalisation(ChannelAffine):
-    """(x - mean) / std per channel, a 1x1 convolution.
+    """(x - mean) / std per channel.
 
     It is the first layer of every network, so epsilon is always in pixel units.  Mean and std come from
     the model card.

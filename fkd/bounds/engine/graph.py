@@ -12,11 +12,11 @@ from torch import fx, nn
 
 from fkd.bounds.engine import layers
 from fkd.core.errors import UnsupportedModelError
-from fkd.models.base import Normalisation
+from fkd.models.base import ChannelAffine
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LEAVES = (
-    Normalisation,
+    ChannelAffine,
     nn.Conv2d,
     nn.Linear,
     nn.ReLU,
@@ -100,7 +100,8 @@ def _module_layer(module: nn.Module) -> layers.Layer:
     if isinstance(module, nn.Dropout) and module.p > 0:
         raise _unsupported("dropout")
     builders: list[tuple[Any, Callable[[Any], layers.Layer]]] = [
-        ((Normalisation, nn.Conv2d), layers.Convolution),
+        (ChannelAffine, layers.ChannelScaling),
+        (nn.Conv2d, layers.Convolution),
         (nn.Linear, layers.FullyConnected),
         (nn.ReLU, lambda _: layers.Rectifier()),
         (nn.Flatten, lambda _: layers.Reshape(flatten=True)),

@@ -87,14 +87,14 @@ def _channel_offset(coefficients: Tensor, bias: Tensor) -> Tensor:
 
 
 class Convolution(Affine):
-    """`torch.nn.Conv2d` with zero padding, and the normalisation in front of every network."""
+    """`torch.nn.Conv2d` with zero padding."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
-        self.stride = getattr(module, "stride", (1, 1))
-        self.padding = getattr(module, "padding", (0, 0))
-        self.dilation = getattr(module, "dilation", (1, 1))
-        self.groups = getattr(module, "groups", 1)
+        self.stride = module.stride
+        self.padding = module.padding
+        self.dilation = module.dilation
+        self.groups = module.groups
 
     def _convolve(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.conv2d(
@@ -203,6 +203,23 @@ class ChannelAffine(Affine):
     def constant_size(self, like: Tensor) -> Tensor:
         """What rounding of the shift is relative to: its terms may cancel."""
         return self._spread(self.shift_size, like.dim(), 1).expand_as(like)
+
+
+class ChannelScaling(Layer):
+    """`fkd.models.base.ChannelAffine`: the normalisation in front of every network."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def resolve(self, centre: Tensor | None) -> Layer:
+        """The per-channel map, in the type that the module has by now."""
+        del centre
+        shift = self.module.bias
+        return ChannelAffine(self.module.scale, shift, shift.abs())
+
+    def interval(self, *inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Intervals through the resolved map."""
+        return self.resolve(None).interval(*inputs)
 
 
 class BatchNormalisation(Layer):
