@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fkd.bounds.engine.intervals import BoundedNetwork
+from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
 from fkd.core.ball import Ball, check_epsilon
 from fkd.core.errors import ConfigError
 from fkd.core.precision import double_copy
 from fkd.core.progress import ProgressCallback, report
 from fkd.data.base import Split
-from fkd.distillation._certified import margin_bounds
 from fkd.distillation._inner import ascend, cross_entropy_objective, uniform_start
 from fkd.distillation.base import Batch
 
 _ROWS = 1000
 #: Far above float64's rounding in a bound, far below any margin that matters.
 _ROUNDING = 1e-9
+#: Of a linear relaxation at a time, so that wide networks need no gigabytes: 128 MiB in float64.
+_COEFFICIENTS = 2**24
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -144,7 +146,7 @@ def certified_accuracy(
     *,
     epsilon: float,
     count: int | None = None,
-    relaxation: str = "ibp",
+    relaxation: Literal["ibp", "crown_ibp"] = "ibp",
 ) -> float:
     """Share of examples proved to keep their label on the whole ball: the true share is at least this.
 
@@ -155,21 +157,37 @@ def certified_accuracy(
         split: images and labels.
         epsilon: radius of the L-infinity ball, in [0, 1].
         count: only the first so many examples.
-        relaxation: ``"ibp"``, or ``"crown_ibp"`` for tighter and slower bounds.
+        relaxation: ``"ibp"`` for intervals alone (1810.12715), or ``"crown_ibp"`` for the better of
+            intervals and a linear relaxation over them (1906.06316): never less, some twenty times as
+            slow where intervals prove nothing.
 
     Raises:
         ConfigError: a number is out of range.
         UnsupportedModelError: bounds cannot pass through the network.
     """
     epsilon = check_epsilon(epsilon)
-    bounded = BoundedNetwork(double_copy(network))
+    exact = double_copy(network)
+    bounded = BoundedNetwork(exact)
     hits = 0
     for images, labels, _ in _pieces(split, count, _device(network), rows=250):
+        logits = exact(images.double())
         lower, upper = (limit.double() for limit in Ball(epsilon=epsilon).limits(images))
-        classes = network(images[:1]).shape[1]
-        bounds = margin_bounds(bounded, lower, upper, labels, classes, relaxation=relaxation)
+        hidden = bounded.hidden(lower, upper)
+        rows = margin_rows(labels, logits.shape[1], lower)
+        highest = bounded.interval_rows(hidden, rows)[1]
         # NaN compares false, so it counts as not certified.
-        hits += int((bounds.upper.amax(1) < -_ROUNDING).sum())
+        proved = highest.amax(1) < -_ROUNDING
+        hits += int(proved.sum())
+        if relaxation == "ibp":
+            continue
+        # The image is in the ball: where it is wrong nothing can be proved.
+        open_ones = torch.nonzero(~proved & (logits.argmax(1) == labels))[:, 0]
+        widest = max(low[0].numel() for low, _ in hidden.intervals)
+        for part in open_ones.split(max(1, _COEFFICIENTS // (rows.shape[1] * widest))):
+            region = lower[part], upper[part]
+            linear = bounded.linear_rows(bounded.hidden(*region), rows[part]).highest(*region)
+            both = torch.minimum(linear, highest[part])
+            hits += int((both.amax(1) < -_ROUNDING).sum())
     return hits / _used(split, count)
 
 

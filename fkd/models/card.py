@@ -45,7 +45,11 @@ class ModelCard(Config):
     )
     parameters: int = Field(default=0, ge=0, description="Number of trainable parameters.")
     metrics: dict[str, float] = Field(
-        default_factory=dict, description="Shares in [0, 1] on the test split, clean_accuracy say."
+        default_factory=dict,
+        description="Shares in [0, 1] on the test split: clean_accuracy, teacher_agreement, and at each "
+        "radius E robust_accuracy_E (PGD), certified_accuracy_E (the better of intervals and CROWN-IBP) "
+        "and interval_accuracy_E (intervals alone); in cards without the last, certified_accuracy_E is "
+        "by intervals alone.",
     )
     history: list[dict[str, float]] = Field(
         default_factory=list, description="One entry per epoch: named loss parts and accuracies."

@@ -173,7 +173,7 @@ def test_a_copy_is_a_measured_student_of_its_teacher(name, robust_teacher, tmp_p
     # No radius given: the teacher's, measured like any other student.
     assert set(card.metrics) == {
         *("clean_accuracy", "teacher_agreement"),
-        *("robust_accuracy_0.07", "certified_accuracy_0.07"),
+        *("robust_accuracy_0.07", "certified_accuracy_0.07", "interval_accuracy_0.07"),
     }
     split = load_split("digits", "test")
     agreement = teacher_agreement(teacher.network, model.network, split)

@@ -12,6 +12,7 @@ from fkd.distillation import (
     robust_accuracy,
     teacher_agreement,
 )
+from fkd.distillation._report import final_metrics
 from fkd.distillation.measure import mean_loss
 
 
@@ -116,6 +117,52 @@ def test_agreement_is_the_share_of_equal_predictions():
 def test_mean_loss_is_the_cross_entropy():
     expected = nn.functional.cross_entropy(make_threshold()(SPLIT.images), SPLIT.labels).item()
     assert mean_loss(make_threshold(), SPLIT) == pytest.approx(expected)
+
+
+def make_cancelling() -> nn.Module:
+    """Logits (0, a - b + 0.1) of hidden units a = b = pixel: the label is 1 everywhere, by 0.1.
+
+    Intervals let a and b differ by twice epsilon; a linear relaxation knows that they are equal.
+    """
+    hidden, logits = nn.Linear(1, 2), nn.Linear(2, 2)
+    with torch.no_grad():
+        hidden.weight.copy_(torch.tensor([[1.0], [1.0]]))
+        hidden.bias.zero_()
+        logits.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+        logits.bias.copy_(torch.tensor([0.0, 0.1]))
+    return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), logits).eval().requires_grad_(False)
+
+
+def test_linear_relaxation_proves_what_intervals_do_not(monkeypatch):
+    """At 0.1 intervals know that a - b + 0.1 > 0 for no example; of labels 0 nothing can be proved."""
+    network, split = make_cancelling(), make_split([0.3, 0.5, 0.6, 0.7], [1, 0, 1, 1])
+    assert certified_accuracy(network, split, epsilon=0.04) == 0.75
+    assert certified_accuracy(network, split, epsilon=0.1) == 0.0
+    assert certified_accuracy(network, split, epsilon=0.1, relaxation="crown_ibp") == 0.75
+    # Wide networks are relaxed an example at a time.
+    monkeypatch.setattr("fkd.distillation.measure._COEFFICIENTS", 1)
+    assert certified_accuracy(network, split, epsilon=0.1, relaxation="crown_ibp") == 0.75
+
+
+def test_the_better_bound_stands_on_the_card_beside_that_of_intervals():
+    split, settings = make_split([0.3, 0.5], [1, 0]), {"count": 2, "steps": 2, "seed": 0}
+    metrics = final_metrics(make_cancelling(), None, split, epsilons=[0.04, 0.1], **settings)
+    assert metrics.pop("interval_accuracy_0.1") == 0.0
+    assert set(metrics.values()) == {0.5}
+    kinds = [f"{kind}_accuracy" for kind in ("robust", "certified", "interval")]
+    at = {f"{kind}_0.04" for kind in kinds} | {f"{kind}_0.1" for kind in kinds[:2]}
+    assert set(metrics) == {"clean_accuracy", *at}
+
+
+def test_a_card_says_as_much_as_bounds_pass_through():
+    pooled = nn.Sequential(nn.MaxPool2d(1), make_threshold(0.2)).eval()
+    metrics = final_metrics(pooled, None, SPLIT, epsilons=[0.15], count=5, steps=2, seed=0)
+    # 0.55 and 0.7 stay above the threshold; 0.2 is on it, and the others are labelled 0.
+    assert metrics["certified_accuracy_0.15"] == metrics["robust_accuracy_0.15"] == 0.4
+    assert "interval_accuracy_0.15" not in metrics
+    strange = nn.Sequential(make_threshold(), nn.Sigmoid()).eval()
+    metrics = final_metrics(strange, None, SPLIT, epsilons=[0.1], count=5, steps=2, seed=0)
+    assert set(metrics) == {"clean_accuracy", "robust_accuracy_0.1"}
 
 
 def test_many_examples_are_measured_in_pieces(monkeypatch):

@@ -108,9 +108,11 @@ def test_the_card_says_all(teacher, uninterrupted):
         "teacher_agreement",
         "robust_accuracy_0.05",
         "certified_accuracy_0.05",
+        "interval_accuracy_0.05",
     }
     assert all(0.0 <= value <= 1.0 for value in card.metrics.values())
-    assert card.metrics["certified_accuracy_0.05"] <= card.metrics["robust_accuracy_0.05"]
+    proved = [card.metrics[f"{kind}_accuracy_0.05"] for kind in ("interval", "certified")]
+    assert proved == sorted(proved) and proved[1] <= card.metrics["robust_accuracy_0.05"]
     assert len(card.history) == 3
     assert card.history[-1]["clean_accuracy"] == card.metrics["clean_accuracy"]
     assert [entry["epsilon"] for entry in card.history] == sorted(
@@ -127,7 +129,9 @@ def test_radii_to_report_can_be_chosen(tmp_path):
     model = train_model(tiny_spec(epochs=1, report_epsilons=[0.02, 0.3]), out=tmp_path / "m")
     metrics = model.card.metrics
     assert {name for name in metrics if "accuracy_" in name} == {
-        f"{kind}_accuracy_{epsilon}" for kind in ("robust", "certified") for epsilon in (0.02, 0.3)
+        f"{kind}_accuracy_{epsilon}"
+        for kind in ("robust", "certified", "interval")
+        for epsilon in (0.02, 0.3)
     }
     assert metrics["robust_accuracy_0.3"] <= metrics["robust_accuracy_0.02"]
     assert model.card.epsilon is None
