@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from fkd import evaluation
-from fkd.evaluation import Claim, check_claims, find_robustness, robustness_summary
+from fkd.evaluation import Claim, check_claims, find_analysis, find_robustness, find_scores
+from fkd.evaluation._verdicts import Verdict
 from fkd.evaluation.leaderboard_text import figure_text
 from fkd.evaluation.scores import SCORES, Figure, all_figures, group_names
 from pretrained.estimate import LARGEST_TOTAL, total_size
@@ -20,6 +22,15 @@ from pretrained.tables import missing, scores_of
 from pretrained.zoo import DATA
 
 LOG = logging.getLogger("build")
+
+#: How verdicts are written, in the order in which they are counted.
+VERDICTS: dict[Verdict, str] = {
+    "holds": "holds",
+    "within noise": "within noise",
+    "does not hold": "**does not hold**",
+}
+#: Five corruptions of the same images are not five times as many images: what those of one kind are.
+_SAME_IMAGES = {"agreement_corrupted": "agreement_blur"}
 
 
 def write_report(members: Sequence[Member], out: Path | None) -> int:
@@ -53,15 +64,14 @@ def report(members: Sequence[Member]) -> tuple[list[str], list[str]]:
     lines += [f"**Error: {error}**\n" for error in errors]
     for title, names in (("Missing or out of date", lacking), ("Without all tables", bare)):
         lines += [f"{title}: {', '.join(f'`{name}`' for name in names)}.", ""] if names else []
-    tables, examples, attacked = {}, {}, {}
+    tables, shown = {}, []
     for dataset in DATA:
         students = [m for m in current if m.dataset == dataset and m.teacher is not None]
         table = students_table(students)
         if len(table):
             tables[dataset] = table
-            examples[dataset] = count_examples(students)
-            attacked[dataset] = count_examples(students, "robust_accuracy")
-    claims = tested_claims(tables, examples, attacked)
+            shown += students
+    claims = tested_claims(tables, shown)
     lines += ["## Claims", "", *claim_lines(claims)]
     if "cifar10_jpeg" in tables:
         lines += ["", _unequal("cifar10_jpeg")]
@@ -83,63 +93,84 @@ def students_table(students: Sequence[Member]) -> pd.DataFrame:
     )
 
 
-def tested_claims(
-    tables: Mapping[str, pd.DataFrame],
-    examples: Mapping[str, int | None],
-    attacked: Mapping[str, int | None],
-) -> list[Claim]:
+def tested_claims(tables: Mapping[str, pd.DataFrame], students: Sequence[Member]) -> list[Claim]:
     """The claims on all data sets' leaderboards, teachers measured as their students are.
 
     Args:
         tables: `students_table` of each data set.
-        examples: what the clean accuracies are of, by data set.
-        attacked: what the accuracies under attack are of.
+        students: those of all tables.
     """
     if not tables:
         return []
     both = pd.concat(tables.values(), ignore_index=True)
-    scored = both[["dataset", "teacher"]].drop_duplicates()
-    robust = {}
-    for teacher in scored["teacher"]:
-        found = find_robustness(compared_tables([teacher])[0])
-        if found is not None:
-            robust[teacher] = robustness_summary(found.table).robust.value
-    examples, attacked = (
-        {dataset: count for dataset, count in counts.items() if count is not None}
-        for counts in (examples, attacked)
-    )
-    return check_claims(both, examples=examples, attacked=attacked, teacher_robust=robust)
+    return check_claims(both, counts=count_images(students), images=images_of(students))
 
 
-def count_examples(students: Sequence[Member], figure: str = "clean_accuracy") -> int | None:
-    """Examples from which a figure of the students is; None where it is not there."""
+def count_images(students: Sequence[Member]) -> dict[str, dict[str, int]]:
+    """How many different images figures are of, by teacher and figure."""
+    counts: dict[str, dict[str, int]] = {}
     for member in students:
-        found = evaluation.find_scores(scores_of(member))
+        found = find_scores(scores_of(member))
         if found is not None:
-            counts = found.table.loc[found.table["figure"] == figure, "count"].dropna()
-            if len(counts):
-                return int(counts.iloc[0])
-    return None
+            known = found.table.dropna(subset=["value", "count"])
+            of_teacher = counts.setdefault(str(member.teacher), {})
+            of_teacher |= dict(zip(known["figure"], known["count"].astype(int), strict=True))
+    for of_teacher in counts.values():
+        for figure, one_kind in _SAME_IMAGES.items():
+            if figure in of_teacher:
+                of_teacher[figure] = of_teacher[one_kind]
+    return counts
+
+
+def images_of(students: Sequence[Member]) -> dict[str, pd.DataFrame]:
+    """What figures are of each image, as far as it is stored, for `check_claims`."""
+    images: dict[str, pd.DataFrame] = {}
+    for member in students:
+        config = scores_of(member)
+        analysis, alone = find_analysis(config.analysis()), find_robustness(config.robustness())
+        columns = []
+        if analysis is not None:
+            table = analysis.table.set_index("index")
+            columns += [
+                table["gap_certified"].rename("gap_certified_mean"),
+                table["agrees_certified"].rename("agreement_certified"),
+            ]
+        if alone is not None:
+            columns.append(_robust(alone.table))
+        if columns:
+            images[member.name] = pd.concat(columns, axis=1)
+    for config in compared_tables(sorted({str(member.teacher) for member in students})):
+        alone = find_robustness(config)
+        if alone is not None:
+            images[config.model] = _robust(alone.table).to_frame()
+    return images
+
+
+def _robust(table: pd.DataFrame) -> pd.Series:
+    return table.set_index("index")["robust"].rename("robust_accuracy")
 
 
 def claim_lines(claims: Sequence[Claim]) -> list[str]:
-    """A table of claims, and how many hold of each paper."""
+    """A table of claims, and of how many of each paper came out in which way."""
     if not claims:
         return ["No claim could be tested: no figures are there."]
-    lines = ["| paper | claims that hold |", "|---|--:|"]
+    lines = [
+        f"| paper | {' | '.join(VERDICTS)} |",
+        "|---|" + "--:|" * len(VERDICTS),
+    ]
     for paper in dict.fromkeys(claim.paper for claim in claims):
-        of_paper = [claim.holds for claim in claims if claim.paper == paper]
-        lines.append(f"| {paper} | {sum(of_paper)} of {len(of_paper)} |")
+        of_paper = Counter(claim.verdict for claim in claims if claim.paper == paper)
+        lines.append(f"| {paper} | {' | '.join(str(of_paper[v]) for v in VERDICTS)} |")
     lines += [
         "",
-        "| holds | data set | teacher | statement | figures | students |",
-        "|---|---|---|---|---|--:|",
+        "| verdict | data set | teacher | statement | figures | students | noise |",
+        "|---|---|---|---|---|--:|---|",
     ]
     for claim in claims:
         figures = "; ".join(f"{name} {_text(name, v)}" for name, v in claim.figures.items())
         lines.append(
-            f"| {'yes' if claim.holds else '**no**'} | {claim.dataset} | `{claim.teacher}` | "
-            f"{claim.statement} | {figures} | {claim.n} |"
+            f"| {VERDICTS[claim.verdict]} | {claim.dataset} | `{claim.teacher}` | "
+            f"{claim.statement} | {figures} | {claim.n} | {claim.noise or 'none'} |"
         )
     return lines
 

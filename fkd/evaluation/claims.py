@@ -1,32 +1,31 @@
-"""Headline claims of papers on distillation, tested on measured figures: each comes out true or false.
+"""Headline claims of papers on distillation, tested on measured figures: three ways to come out.
 
 A claim is tested for each data set and teacher by itself, on the mean over seeds of each student's
-figures.  Where a figure or a student that it compares is missing, the claim is not tested.
+figures.  It holds, or does not, where that is so beyond the noise of the images that the figures are
+from; else the images cannot tell.  Where a figure or a student that it compares is missing, the claim is
+not tested.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 from pydantic import Field
 
 from fkd.core.config import Config
 from fkd.core.errors import ConfigError
+from fkd.evaluation._verdicts import Comparison, Verdict, exact, of_images, of_shares, verdict
 
 #: Columns that say which student a row is.
 IDENTITY = ("dataset", "teacher", "student", "label")
 
 #: Two accuracies are comparable where they differ by no more than this share.
 COMPARABLE = 0.01
-#: Shares are ratios of counts, averaged over seeds: equality must not be lost to rounding.
-_ROUNDING = 1e-9
 #: What CCKD's abstract says it gains under attack: on CIFAR-10, and elsewhere.
 _GAIN = {"cifar10": 0.06}
 _USUAL_GAIN = 0.03
-#: Normal quantile of a two-sided interval of 95 %.
-_QUANTILE = 1.959963984540054
 
 FAITHFUL_PAPER = "Faithful knowledge distillation, 2306.04431"
 KDIGA_PAPER = "KDIGA, 2110.12072"
@@ -49,7 +48,13 @@ class Claim(Config):
     teacher: str = Field(description="Teacher's name.")
     label: str = Field(description="The way of distilling that the claim is about.")
     statement: str = Field(description="One sentence, true or false.")
-    holds: bool = Field(description="Whether it is true of the figures.")
+    verdict: Verdict = Field(
+        description="Whether it holds or does not, each beyond the noise of the images at 95 %, or is "
+        "within that noise, whatever the figures say by themselves."
+    )
+    noise: str = Field(
+        description="How the noise was told: tests and numbers of images; empty for exact numbers."
+    )
     figures: dict[str, float] = Field(
         description="What was compared, means over seeds; keys are 'label: figure'."
     )
@@ -57,61 +62,100 @@ class Claim(Config):
 
 
 class _Group:
-    """The students of one teacher: means over seeds by label, and what the teacher itself reaches."""
+    """The students of one teacher: means over seeds by label, and what is known of each image.
+
+    The teacher itself stands beside them with the label ``teacher``.
+    """
 
     def __init__(
-        self,
-        rows: pd.DataFrame,
-        examples: int | None,
-        attacked: int | None,
-        teacher_robust: float | None,
+        self, rows: pd.DataFrame, counts: Mapping[str, int], images: Mapping[str, pd.DataFrame]
     ) -> None:
         self.dataset = str(rows["dataset"].iloc[0])
         self.teacher = str(rows["teacher"].iloc[0])
-        self.examples = examples
-        self.attacked = attacked
-        self.teacher_robust = teacher_robust
+        self.counts = counts
+        self.seeds = rows["label"].value_counts()
         named = rows.drop(columns=[c for c in IDENTITY if c != "label"])
-        self.counts = rows["label"].value_counts()
         grouped = named.groupby("label")
         # A mean of some seeds would pass for one of all.
-        is_whole = grouped.count().eq(self.counts, axis=0)
-        self.means = grouped.mean(numeric_only=True).where(is_whole)
+        is_whole = grouped.count().eq(self.seeds, axis=0)
+        self._means = grouped.mean(numeric_only=True).where(is_whole)
+        names = {label: list(part) for label, part in rows.groupby("label")["student"]}
+        self._images = {
+            label: [images[name] for name in of if name in images]
+            for label, of in {**names, "teacher": [self.teacher]}.items()
+        }
 
     def value(self, label: str, figure: str) -> float | None:
         """Mean over seeds; None where it was not measured for each of them."""
-        if label not in self.means.index or figure not in self.means.columns:
+        if label == "teacher":
+            seen = self.by_image(label, figure)
+            return None if seen is None or seen.empty else float(seen.mean())
+        if label not in self._means.index or figure not in self._means.columns:
             return None
-        found = float(self.means.loc[label, figure])
+        found = float(self._means.loc[label, figure])
         return None if math.isnan(found) else found
+
+    def has(self, labels: Sequence[str]) -> bool:
+        """Whether any of the students is there."""
+        return any(label in self._means.index for label in labels)
+
+    def by_image(self, label: str, figure: str) -> pd.Series | None:
+        """A figure's part of each image, mean over seeds; None where a seed lacks it."""
+        tables = self._images.get(label, [])
+        if len(tables) < self.seeds.get(label, 1) or any(figure not in one for one in tables):
+            return None
+        both = pd.concat([one[figure].astype(float) for one in tables], axis=1, join="inner")
+        return both.dropna().mean(axis=1)
+
+    def compare(
+        self, own: str, theirs: str, figure: str, *, bar: float = 0.0, is_lower_better: bool = False
+    ) -> Comparison | None:
+        """Whether a student is better than another by more than ``bar``; None where nothing tells.
+
+        Image by image where both are known of the same ones, else as two shares.
+        """
+        first, second = self.value(own, figure), self.value(theirs, figure)
+        if first is None or second is None:
+            return None
+        seen = [self.by_image(label, figure) for label in (own, theirs)]
+        if is_lower_better:
+            first, second, seen = second, first, seen[::-1]
+        if all(one is not None for one in seen):
+            pairs = pd.concat(seen, axis=1, join="inner")
+            if len(pairs):
+                return of_images(*(pairs.iloc[:, side].to_numpy() for side in (0, 1)), bar)
+        if figure not in self.counts:
+            return None
+        return of_shares(first, second, self.counts[figure], bar)
 
     def claim(
         self,
         paper: str,
         statement: str,
-        holds: bool,
-        compared: Mapping[tuple[str, str], float | None],
+        comparisons: Sequence[Comparison],
+        compared: Sequence[tuple[str, str]],
     ) -> Claim:
         """A claim on the figures ``compared``, by label and figure; the first label is the claim's."""
-        labels = [label for label, _ in compared]
+        labels = list(dict.fromkeys(label for label, _ in compared))
+        values = {f"{of}: {what}": self.value(of, what) for of, what in compared}
         return Claim(
             paper=paper,
             dataset=self.dataset,
             teacher=self.teacher,
             label=labels[0],
             statement=statement,
-            holds=holds,
-            figures={f"{of}: {what}": v for (of, what), v in compared.items() if v is not None},
-            n=sum(int(self.counts.get(label, 0)) for label in dict.fromkeys(labels)),
+            verdict=verdict(comparisons),
+            noise="; ".join(dict.fromkeys(one.noise for one in comparisons if one.noise)),
+            figures={name: value for name, value in values.items() if value is not None},
+            n=sum(int(self.seeds.get(label, 0)) for label in labels),
         )
 
 
 def check_claims(
     table: pd.DataFrame,
     *,
-    examples: Mapping[str, int] | None = None,
-    attacked: Mapping[str, int] | None = None,
-    teacher_robust: Mapping[str, float] | None = None,
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+    images: Mapping[str, pd.DataFrame] | None = None,
 ) -> list[Claim]:
     """Test every claim that the table has the figures for.
 
@@ -121,10 +165,13 @@ def check_claims(
             ``agreement_outside``, ``agreement_corrupted``, ``retention_train``),
             ``gap_certified_mean`` in [0, 1] and ``training_examples``.  Students that differ by seed
             alone have one ``label``.
-        examples: test examples of each data set, which say how far accuracies are told apart; claims
-            that need it are left out without.
-        attacked: those of them that were attacked, for accuracies under attack likewise.
-        teacher_robust: each teacher's ``robust_accuracy`` on the same examples at the same radius.
+        counts: by teacher and figure, how many different images the figures of its students are of, which
+            says how far they are told apart.  A figure that is in neither this nor ``images`` is not
+            compared.
+        images: by student's and teacher's name, what figures are of each image: a column a figure (yes or
+            no, or in [0, 1]), rows by the image's index, of which the figure is the mean.  Where two
+            models have it, they are compared image by image.  Of a teacher ``robust_accuracy``, without
+            which nobody is compared with it.
 
     Returns:
         The claims by data set and teacher, in the order of the papers.
@@ -139,21 +186,11 @@ def check_claims(
             f"give it {', '.join(IDENTITY)} and the leaderboard's figures."
         )
     claims: list[Claim] = []
-    for (dataset, teacher), rows in table.groupby(["dataset", "teacher"], sort=False):
-        group = _Group(
-            rows,
-            (examples or {}).get(dataset),
-            (attacked or {}).get(dataset),
-            (teacher_robust or {}).get(teacher),
-        )
+    for (_, teacher), rows in table.groupby(["dataset", "teacher"], sort=False):
+        group = _Group(rows, (counts or {}).get(teacher, {}), images or {})
         for test in _TESTS:
             claims += test(group)
     return claims
-
-
-def _noise(first: float, second: float, examples: int) -> float:
-    """How far two shares of as many examples differ by chance, 95 % of the time."""
-    return _QUANTILE * math.sqrt((first * (1 - first) + second * (1 - second)) / examples)
 
 
 def _faithful(group: _Group) -> Iterator[Claim]:
@@ -161,7 +198,7 @@ def _faithful(group: _Group) -> Iterator[Claim]:
     for label in _FAITHFUL:
         yield from _faithful_against(group, label, _RIVALS, "")
         # Against the paper's own rivals alone it would be the same claim twice.
-        if any(rival in group.means.index for rival in set(_ATTACK_BASED) - set(_RIVALS)):
+        if group.has(sorted(set(_ATTACK_BASED) - set(_RIVALS))):
             yield from _faithful_against(group, label, _ATTACK_BASED, "Harder than the paper's: ")
 
 
@@ -169,91 +206,91 @@ def _faithful_against(
     group: _Group, label: str, rivals: tuple[str, ...], said_first: str
 ) -> Iterator[Claim]:
     """One claim of one student against those of the rivals that there are."""
-    own = {(label, figure): group.value(label, figure) for figure in _FAITHFUL_FIGURES}
-    if None in own.values():
-        return
-    compared, wins = dict(own), []
+    comparisons: list[Comparison] = []
+    known = []
     for rival in rivals:
-        theirs = {(rival, figure): group.value(rival, figure) for figure in _FAITHFUL_FIGURES}
-        if None in theirs.values():
-            continue
-        accuracy, gap, agreement = own.values()
-        other_accuracy, other_gap, other_agreement = theirs.values()
-        compared |= theirs
-        wins.append(
-            accuracy >= other_accuracy - COMPARABLE - _ROUNDING
-            and gap < other_gap
-            and agreement > other_agreement
+        against = (
+            group.compare(label, rival, "clean_accuracy", bar=-COMPARABLE),
+            group.compare(label, rival, "gap_certified_mean", is_lower_better=True),
+            group.compare(label, rival, "agreement_certified"),
         )
-    if wins:
-        names = ", ".join(name for name, _ in list(compared)[len(own) :: len(own)])
-        statement = (
-            f"{label} has a smaller mean certified gap and more certified agreement than {names}, "
-            f"at an accuracy at most {100 * COMPARABLE:g} point below."
+        found = [one for one in against if one is not None]
+        if len(found) == len(against):
+            comparisons += found
+            known.append(rival)
+    if known:
+        yield group.claim(
+            FAITHFUL_PAPER,
+            f"{said_first}{label} has a smaller mean certified gap and more certified agreement than "
+            f"{', '.join(known)}, at an accuracy at most {100 * COMPARABLE:g} point below.",
+            comparisons,
+            [(one, figure) for one in (label, *known) for figure in _FAITHFUL_FIGURES],
         )
-        yield group.claim(FAITHFUL_PAPER, said_first + statement, all(wins), compared)
 
 
 def _kdiga(group: _Group) -> Iterator[Claim]:
     """At least as robust as KD's student, and as the teacher."""
-    rivals = (
-        ("kd", "kd", group.value("kd", "robust_accuracy")),
-        ("teacher", "its teacher", group.teacher_robust),
-    )
     for label in ("kdiga", "kdiga_a"):
-        own = group.value(label, "robust_accuracy")
-        for rival, called, theirs in rivals:
+        for rival, called in (("kd", "kd"), ("teacher", "its teacher")):
             # Where nobody withstands the attack, being no worse says nothing.
-            if own is None or theirs is None or not group.attacked or own == theirs == 0.0:
+            if group.value(label, "robust_accuracy") == group.value(rival, "robust_accuracy") == 0:
                 continue
-            yield group.claim(
+            yield from _single(
+                group,
                 KDIGA_PAPER,
-                f"{label} is at least as robust as {called} (accuracy under attack), up to the 95 % "
-                f"noise of {group.attacked:,} examples.",
-                own >= theirs - _noise(own, theirs, group.attacked) - _ROUNDING,
-                {(label, "robust_accuracy"): own, (rival, "robust_accuracy"): theirs},
+                f"{label} is at least as robust as {called} (accuracy under attack).",
+                (label, rival, "robust_accuracy"),
             )
+
+
+def _single(
+    group: _Group,
+    paper: str,
+    statement: str,
+    compared: tuple[str, str, str],
+    *,
+    bar: float = 0.0,
+    is_lower_better: bool = False,
+) -> Iterator[Claim]:
+    """A claim of one comparison: own label, the rival's, and the figure."""
+    own, rival, figure = compared
+    found = group.compare(own, rival, figure, bar=bar, is_lower_better=is_lower_better)
+    if found is not None:
+        yield group.claim(paper, statement, [found], [(own, figure), (rival, figure)])
 
 
 def _cckd(group: _Group) -> Iterator[Claim]:
     """Accuracy of KD, a gain under attack, fewer mistakes taken over, and fewer examples."""
     gain = _GAIN.get(group.dataset.removesuffix("_jpeg"), _USUAL_GAIN)
     for label in _CCKD:
-        own, plain = (group.value(one, "clean_accuracy") for one in (label, "kd"))
-        if own is not None and plain is not None and group.examples:
-            yield group.claim(
-                CCKD_PAPER,
-                f"{label} is at least as accurate as kd, up to the 95 % noise of "
-                f"{group.examples:,} examples.",
-                own >= plain - _noise(own, plain, group.examples),
-                {(label, "clean_accuracy"): own, ("kd", "clean_accuracy"): plain},
-            )
-        own, plain = (group.value(one, "robust_accuracy") for one in (label, "kd"))
-        if own is not None and plain is not None:
-            yield group.claim(
-                CCKD_PAPER,
-                f"{label} is at least {100 * gain:g} points better than kd under attack.",
-                # No allowance for noise: of few examples it is wider than the gain, so that a student
-                # no better than kd would pass.
-                own >= plain + gain - _ROUNDING,
-                {(label, "robust_accuracy"): own, ("kd", "robust_accuracy"): plain},
-            )
-        own, plain = (group.value(one, "retention_train") for one in (label, "kd"))
-        if own is not None and plain is not None:
-            yield group.claim(
-                CCKD_PAPER,
-                f"{label} keeps fewer of its teacher's mistakes on train examples than kd.",
-                own < plain - _ROUNDING,
-                {(label, "retention_train"): own, ("kd", "retention_train"): plain},
-            )
-        whole = label.removesuffix("_sr")
-        seen, all_seen = (group.value(one, "training_examples") for one in (label, whole))
+        yield from _single(
+            group,
+            CCKD_PAPER,
+            f"{label} is at least as accurate as kd.",
+            (label, "kd", "clean_accuracy"),
+        )
+        yield from _single(
+            group,
+            CCKD_PAPER,
+            f"{label} is at least {100 * gain:g} points better than kd under attack.",
+            (label, "kd", "robust_accuracy"),
+            bar=gain,
+        )
+        yield from _single(
+            group,
+            CCKD_PAPER,
+            f"{label} keeps fewer of its teacher's mistakes on train examples than kd.",
+            (label, "kd", "retention_train"),
+            is_lower_better=True,
+        )
+        whole, figure = label.removesuffix("_sr"), "training_examples"
+        seen, all_seen = (group.value(one, figure) for one in (label, whole))
         if whole != label and seen is not None and all_seen is not None:
             yield group.claim(
                 CCKD_PAPER,
                 f"{label} is trained on fewer examples than {whole}.",
-                seen < all_seen,
-                {(label, "training_examples"): seen, (whole, "training_examples"): all_seen},
+                [exact(all_seen, seen)],
+                [(label, figure), (whole, figure)],
             )
 
 
@@ -263,14 +300,12 @@ def _tintem(group: _Group) -> Iterator[Claim]:
         ("agreement_outside", "images of another data set"),
         ("agreement_corrupted", "corrupted images"),
     ):
-        own, plain = (group.value(one, figure) for one in ("tintem", "kd"))
-        if own is not None and plain is not None:
-            yield group.claim(
-                TINTEM_PAPER,
-                f"tintem predicts as its teacher more often than kd does on {where}.",
-                own > plain,
-                {("tintem", figure): own, ("kd", figure): plain},
-            )
+        yield from _single(
+            group,
+            TINTEM_PAPER,
+            f"tintem predicts as its teacher more often than kd does on {where}.",
+            ("tintem", "kd", figure),
+        )
 
 
 _TESTS: tuple[Callable[[_Group], Iterator[Claim]], ...] = (_faithful, _kdiga, _cckd, _tintem)

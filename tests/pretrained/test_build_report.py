@@ -11,6 +11,7 @@ import pytest
 from fkd.core.paths import pretrained_dir
 from fkd.evaluation import check_claims
 from pretrained import build, report
+from pretrained.specs import zoo
 
 
 def students(**figures) -> pd.DataFrame:
@@ -48,26 +49,43 @@ def test_seeds_are_one_row_with_mean_and_deviation():
 
 
 def test_claims_are_counted_by_paper_and_listed():
-    table = students(robust_accuracy=[0.5, 0.5, 0.53], clean_accuracy=[0.98, 0.98, 0.5])
-    examples = {"mnist": 10_000}
-    lines = report.claim_lines(check_claims(table, examples=examples, attacked=examples))
-    assert "| CCKD, 2107.06993 | 1 of 2 |" in lines
+    table = students(robust_accuracy=[0.5, 0.5, 0.55], clean_accuracy=[0.98, 0.98, 0.5])
+    counts = {"mnist-teacher-pgd": {"robust_accuracy": 10_000, "clean_accuracy": 10_000}}
+    lines = report.claim_lines(check_claims(table, counts=counts))
+    assert lines[0] == "| paper | holds | within noise | does not hold |"
+    assert "| CCKD, 2107.06993 | 1 | 0 | 1 |" in lines
     (gain,) = [line for line in lines if "points better than kd under attack" in line]
-    assert gain.startswith("| yes | mnist | `mnist-teacher-pgd` |")
-    assert "cckd_l: robust_accuracy 53.0 %; kd: robust_accuracy 50.0 %" in gain
-    assert [line for line in lines if line.startswith("| **no** | mnist")]
+    assert gain.startswith("| holds | mnist | `mnist-teacher-pgd` |")
+    assert "cckd_l: robust_accuracy 55.0 %; kd: robust_accuracy 50.0 %" in gain
+    assert gain.endswith("| 3 | binomial, 10,000 images |")
+    assert [line for line in lines if line.startswith("| **does not hold** | mnist")]
     assert report.claim_lines([]) == ["No claim could be tested: no figures are there."]
 
 
 def test_students_that_were_not_trained_alike_are_told_beside_the_claims(monkeypatch):
     monkeypatch.setattr(report, "students_table", lambda of: students(clean_accuracy=0.9))
-    monkeypatch.setattr(report, "count_examples", lambda *_: 10_000)
     monkeypatch.setattr(report, "DATA", {"cifar10_jpeg": report.DATA["cifar10_jpeg"]})
     lines, _ = report.report([])
     (told,) = [line for line in lines if "fewer epochs" in line]
     assert "attacks do so at 8/255, those that train on certificates at 2/255" in told
     assert "(here 20 against 30)" in told
     assert lines.index("## Claims") < lines.index(told) < lines.index("## cifar10_jpeg")
+
+
+def test_claims_are_of_the_images_that_are_shipped():
+    names = ("digits-kd-of-pgd", "digits-kdiga-of-pgd")
+    members = [member for member in zoo("digits") if member.name in names]
+    counts = report.count_images(members)["digits-teacher-pgd"]
+    assert (counts["clean_accuracy"], counts["robust_accuracy"]) == (500, 200)
+    # Five corruptions of 500 images.
+    assert counts["agreement_corrupted"] == 500
+    images = report.images_of(members)
+    assert {"digits-teacher-pgd", *names} == set(images)
+    table = report.students_table(members).set_index("student")
+    for name in names:
+        for figure in ("gap_certified_mean", "agreement_certified"):
+            assert images[name][figure].mean() == pytest.approx(table.loc[name, figure])
+    assert len(images["digits-teacher-pgd"]["robust_accuracy"]) == 200
 
 
 @pytest.fixture
