@@ -27,7 +27,7 @@ from fkd.evaluation import (
     scores_key,
     summarise,
 )
-from fkd.evaluation.scores import GroupScores, Score
+from fkd.evaluation.scores import GroupScores, Score, ood
 from fkd.evaluation.scores.accuracy import certified_right
 from tests.support.pairs import save_digits_model
 
@@ -90,6 +90,33 @@ def throw_away():
 
 def ask(*groups, **changes):
     return ScoresConfig.parse({**QUICK, "groups": groups or CHEAP, **changes})
+
+
+def test_train_images_are_not_their_own_reference(pair, monkeypatch):
+    """Of 1297 train images 648 are told from what is out of distribution by the other 649."""
+    seen = []
+
+    class Spy(ood.Reference):
+        def __init__(self, latents, labels):
+            seen.append(latents)
+            super().__init__(latents, labels)
+
+        def knn(self, latents):
+            # An image among the references would be at distance 0 of one.
+            seen.append(latents)
+            return super().knn(latents)
+
+    monkeypatch.setattr(ood, "Reference", Spy)
+    config = ask("ood", split="train")
+    scores = score_pair(config, device="cpu").table.set_index("figure")
+    assert scores.loc["auroc_knn_noise", "count"] == 2 * 648
+    bank, inside = seen[0], seen[1]
+    assert (len(bank), len(inside)) == (649, 648)
+    assert torch.cdist(inside, bank).amin() > 0
+    # The test split's images are none of them, so that all are its reference.
+    del seen[:]
+    score_pair(ask("ood"), device="cpu")
+    assert (len(seen[0]), len(seen[1])) == (1297, 500)
 
 
 def test_every_figure_is_documented_once():
