@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from fkd.core.paths import pretrained_dir
 from fkd.data import get_data_set
 from fkd.distillation import TrainSpec
 from fkd.evaluation import shipped_dir, witness_path
+from fkd.evaluation._packed_tables import (
+    INDEX,
+    is_packed_file,
+    packed_metadata,
+    packed_tables,
+)
 from fkd.models import ModelCard
 from fkd.records import list_tables, read_metadata
 from pretrained.specs import Member, folder_of, shipped_card
@@ -64,27 +72,41 @@ class Estimate:
 
 
 class TableEstimate:
-    """Seconds and bytes of a pair's analyses, from those that are shipped."""
+    """Seconds and bytes of a pair's analyses, from those that are shipped.
+
+    Those still in files of their own will be packed, so their sizes count only where no like ones are.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
-        self._bytes: dict[str, list[int]] = {}
-        for path in list_tables(shipped_dir()):
-            metadata = read_metadata(path) or {}
-            dataset = metadata.get("config", {}).get("dataset")
-            if dataset and metadata.get("seconds"):
-                self._seconds.setdefault(dataset, []).append(float(metadata["seconds"]))
+        self._packed: dict[str, list[float]] = {}
+        self._loose: dict[str, list[float]] = {}
+        folder = shipped_dir()
+        sizes = packed_sizes(folder)
+        for key, metadata in packed_metadata(folder).items():
+            self._note(metadata, sizes[key], self._packed)
+        for path in list_tables(folder):
+            if not is_packed_file(path):
                 files = (path, witness_path(path))
                 size = sum(file.stat().st_size for file in files if file.is_file())
-                self._bytes.setdefault(dataset, []).append(size)
+                self._note(read_metadata(path) or {}, size, self._loose)
+
+    def _note(
+        self, metadata: Mapping[str, Any], size: float, sizes: dict[str, list[float]]
+    ) -> None:
+        dataset = metadata.get("config", {}).get("dataset")
+        if dataset and metadata.get("seconds"):
+            self._seconds.setdefault(dataset, []).append(float(metadata["seconds"]))
+            sizes.setdefault(dataset, []).append(size)
 
     def seconds(self, member: Member) -> float | None:
         """Seconds of a student's analyses; None where none of a like data set is there."""
         return self._of(member, self._seconds)
 
     def size(self, member: Member) -> float | None:
-        """Bytes of a student's analyses; None where none of a like data set is there."""
-        return self._of(member, self._bytes)
+        """Bytes of a student's analyses, packed; None where none of a like data set is there."""
+        packed = self._of(member, self._packed)
+        return self._of(member, self._loose) if packed is None else packed
 
     @staticmethod
     def _of(member: Member, known: Mapping[str, Sequence[float]]) -> float | None:
@@ -92,6 +114,22 @@ class TableEstimate:
             if found := known.get(dataset):
                 return mean(found) * len(member.table_epsilons)
         return None
+
+
+def packed_sizes(folder: Path) -> dict[str, float]:
+    """Bytes of each packed table with its witnesses, by key: equal shares of the files it lies in."""
+    packed = packed_tables(folder)
+    files = {
+        key: [INDEX, *(place.file for place in (one.rows, one.witnesses) if place is not None)]
+        for key, one in packed.items()
+    }
+    sharing = Counter(name for names in files.values() for name in names)
+    share = {
+        name: (folder / name).stat().st_size / count
+        for name, count in sharing.items()
+        if (folder / name).is_file()
+    }
+    return {key: sum(share.get(name, 0.0) for name in names) for key, names in files.items()}
 
 
 def folder_size(folder: Path) -> int:

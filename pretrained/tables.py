@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from fkd import evaluation
 from fkd.core.paths import results_dir
@@ -23,7 +22,9 @@ from fkd.evaluation import (
     shipped_dir,
     summarise,
 )
-from fkd.evaluation._packed_tables import pack_tables
+from fkd.evaluation._packed_tables import is_packed_file
+from fkd.evaluation._packing import pack_tables
+from fkd.evaluation._stored_tables import is_stored
 from fkd.evaluation.scored_pair import ScoresConfig
 from pretrained.robustness import (
     SHOWN_ALONE,
@@ -79,7 +80,7 @@ def robustness_of(member: Member) -> list[evaluation.RobustnessConfig]:
 def missing(member: Member) -> list[str]:
     """Which kinds of a current model's tables are missing, in words."""
     kinds = []
-    if any(not _analysis_path(config).is_file() for config in analyses_of(member)):
+    if any(not is_stored(shipped_dir(), _key(config)) for config in analyses_of(member)):
         kinds.append("analyses")
     if any(not table_path(config).is_file() for config in robustness_of(member)):
         kinds.append("robustness")
@@ -111,36 +112,43 @@ def make_tables(member: Member, device: str) -> None:
 
 
 def prune(members: Sequence[Member]) -> int:
-    """Drop tables of pairs, models or procedures that are no more, and pack the figures.
+    """Drop tables of pairs, models or procedures that are no more; pack analyses and figures.
+
+    Both are made one by one, by several processes side by side, and packed at the end.
 
     Args:
         members: the whole zoo: what it does not name goes.
 
     Returns:
-        How many files were dropped.
+        How many files and packed tables were dropped.
+
+    Raises:
+        StoreError: a table that is to be kept is damaged; none was packed with it.
     """
     current = [member for member in members if is_current(member.spec)]
-    analyses = {_analysis_path(config).stem for m in current for config in analyses_of(m)}
+    analyses = {_key(config) for m in current for config in analyses_of(m)}
     alone = {table_path(config).name for m in current for config in robustness_of(m)}
     folder = shipped_dir()
-    stale = [p for p in folder.glob("*") if p.is_file() and p.name.split(".")[0] not in analyses]
+    loose = [p for p in folder.glob("[!.]*") if p.is_file() and not is_packed_file(p)]
+    stale = [p for p in loose if p.name.split(".")[0] not in analyses]
     stale += [p for p in (folder / evaluation.ROBUSTNESS_FOLDER).glob("*") if p.name not in alone]
     for path in stale:
         path.unlink()
     figures = {key for member in current for key in _score_keys(member)}
     # Thousands of tables of a few rows, of which some have a second one beside the first.
     keep = figures | {f"{key}-detail" for key in figures}
-    return len(stale) + pack_tables(folder / SCORES_FOLDER, keep)
+    dropped = pack_tables(folder, analyses) + pack_tables(folder / SCORES_FOLDER, keep)
+    return len(stale) + dropped
 
 
-def _analysis_path(config: AnalysisConfig) -> Path:
-    return shipped_dir() / f"{ResolvedPair(config).key()}.parquet"
+def _key(config: AnalysisConfig) -> str:
+    return ResolvedPair(config).key()
 
 
 def _make_analysis(config: AnalysisConfig, device: str) -> None:
-    path = _analysis_path(config)
-    if path.is_file():
+    if is_stored(shipped_dir(), _key(config)):
         return
+    path = shipped_dir() / f"{_key(config)}.parquet"
     analysis = analyse(config, device=device)
     if not get_data_set(config.dataset).is_embedded:
         # Witnesses are images, and those of downloaded sets are not shipped.

@@ -1,135 +1,176 @@
-"""Many small tables in a few files: what is shipped would else be footers for the most part.
+"""Many tables in a few files, read one at a time: what is shipped would else be footers mostly.
 
-A Parquet file of a few rows is twenty times as large as they are, since it documents every column.  In a
-packed folder, ``packed-HASH.parquet`` holds the rows of all tables with the same columns, and
-``packed.parquet`` each table's key, file and provenance.
+A Parquet file of some rows is several times as large as they are, since it documents every column.
+In a packed folder, ``packed.parquet`` holds each table's key, place and provenance.  Tables of one
+data set with the same columns lie in one ``packed-HASH.parquet``, their witnesses in another; about a
+megabyte of them is a row group, so that reading one leaves most others alone.  Such a file is named
+after its contents: an index that was read earlier never tells of another file's rows.
+`fkd.evaluation._packing` writes them.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection
+import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fkd.core.hashing import hash_json, short
+from fkd.core.errors import StoreError
 from fkd.records import StoredTable
 
-_INDEX = "packed.parquet"
-_PREFIX = "packed"
-_KEY = "packed_key"
-_METADATA = b"fkd"
+_LOG = logging.getLogger(__name__)
+
+PREFIX = "packed"
+INDEX = f"{PREFIX}.parquet"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rows of a packed file: ``count`` from ``start`` on in the row group ``group``."""
+
+    file: str
+    group: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed table: its provenance (JSON, as it was written), and where it and its witnesses lie."""
+
+    metadata: str
+    rows: Place
+    witnesses: Place | None
+
+
+def is_packed_file(path: Path) -> bool:
+    """Whether a file of a folder of tables is the index or holds several tables."""
+    return path.name.startswith(PREFIX)
 
 
 def find_packed(folder: Path, key: str) -> StoredTable | None:
     """The table called ``key`` of a packed folder; None where it is not there, or damaged."""
-    try:
-        index = _index(folder / _INDEX, _stamp(folder / _INDEX))
-        if key not in index:
-            return None
-        name, metadata = index[key]
-        rows = _rows(folder / name, _stamp(folder / name))
-    except (OSError, pa.ArrowException, KeyError):
+    packed = packed_tables(folder).get(key)
+    rows = None if packed is None else _part(folder, packed.rows)
+    if rows is None:
         return None
-    table = rows.filter(pc.equal(rows[_KEY], key)).drop_columns([_KEY]).to_pandas()
-    for column in table.select_dtypes("category"):
-        # Those of the other tables in the file.
-        table[column] = table[column].cat.remove_unused_categories()
-    return StoredTable(table, json.loads(metadata))
+    return StoredTable(own_categories(rows).to_pandas(), json.loads(packed.metadata))
 
 
-def packed_keys(folder: Path) -> set[str]:
-    """Keys of the tables that are packed in a folder."""
-    path = folder / _INDEX
-    return set(_index(path, _stamp(path))) if path.is_file() else set()
-
-
-def pack_tables(folder: Path, keep: Collection[str]) -> int:
-    """Pack a folder's tables, loose and packed ones, and drop those that are not to be kept.
-
-    Whatever moment it is interrupted at, each table that is to be kept is still found.
-
-    Args:
-        folder: holds ``KEY.parquet`` files, packed ones, or both.
-        keep: keys of tables that stay.
-
-    Returns:
-        How many tables were dropped.
-    """
-    loose = [path for path in folder.glob("*.parquet") if not path.name.startswith(_PREFIX)]
-    before = packed_keys(folder)
-    fresh = {path.stem for path in loose}
-    dropped = len((fresh | before) - set(keep))
-    if not loose and not dropped:
-        return 0
-    by_schema: dict[str, list[pa.Table]] = {}
-    index: dict[str, tuple[str, str]] = {}
-
-    def add(key: str, table: pa.Table, metadata: str) -> None:
-        plain = {k: v for k, v in (table.schema.metadata or {}).items() if k != _METADATA}
-        table = table.replace_schema_metadata(plain)
-        columns = [[f.name, str(f.type), f.nullable] for f in table.schema]
-        name = f"{_PREFIX}-{short(hash_json(columns))}.parquet"
-        keys = pa.array([key] * len(table), pa.string())
-        by_schema.setdefault(name, []).append(table.append_column(_KEY, keys))
-        index[key] = (name, metadata)
-
-    for key, (name, metadata) in _index(folder / _INDEX, _stamp(folder / _INDEX)).items():
-        if key in keep and key not in fresh:
-            rows = _rows(folder / name, _stamp(folder / name))
-            add(key, rows.filter(pc.equal(rows[_KEY], key)).drop_columns([_KEY]), metadata)
-    for path in sorted(loose):
-        if path.stem in keep:
-            table = pq.read_table(path)
-            add(path.stem, table, table.schema.metadata[_METADATA].decode())
-    for name, tables in by_schema.items():
-        _write(folder / name, pa.concat_tables(tables).unify_dictionaries().combine_chunks())
-    keys = sorted(index)
-    # Rows before the index that names them, and only then what they replace.
-    _write(
-        folder / _INDEX,
-        pa.table(
-            {
-                "key": pa.array(keys, pa.string()),
-                "file": pa.array([index[key][0] for key in keys], pa.string()),
-                "metadata": pa.array([index[key][1] for key in keys], pa.string()),
-            }
-        ),
-    )
-    for path in loose:
-        path.unlink()
-    for path in folder.glob(f"{_PREFIX}-*.parquet"):
-        if path.name not in by_schema:
-            path.unlink()
-    return dropped
-
-
-def _stamp(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.is_file() else 0
-
-
-@functools.lru_cache(maxsize=8)
-def _index(path: Path, stamp: int) -> dict[str, tuple[str, str]]:
-    """Each key's file and provenance (JSON), read once for each state of the file."""
-    if not stamp:
-        return {}
-    found = pq.read_table(path).to_pydict()
+def find_packed_tensors(folder: Path, key: str) -> dict[str, np.ndarray] | None:
+    """The witnesses of a packed table; None where there are none, or they are damaged."""
+    packed = packed_tables(folder).get(key)
+    rows = None if packed is None or packed.witnesses is None else _part(folder, packed.witnesses)
+    if rows is None:
+        return None
+    columns = (rows[name].to_pylist() for name in ("name", "dtype", "shape", "data"))
     return {
-        key: (name, metadata)
-        for key, name, metadata in zip(found["key"], found["file"], found["metadata"], strict=True)
+        # A copy can be written to, as what is read from a file of its own.
+        name: np.frombuffer(data, dtype).reshape(shape).copy()
+        for name, dtype, shape, data in zip(*columns, strict=True)
     }
 
 
+def own_categories(table: pa.Table) -> pa.Table:
+    """The table without categories of others in its row group: its own, as they first appear."""
+    for position, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = table.column(position).cast(field.type.value_type)
+            own = plain.dictionary_encode().cast(field.type)
+            table = table.set_column(position, field, own)
+    return table
+
+
+def packed_tables(folder: Path) -> dict[str, Packed]:
+    """Every table that is packed in a folder, by its key; none where the index is damaged."""
+    path = folder / INDEX
+    return _index(path, stamp(path))
+
+
+def packed_metadata(folder: Path) -> dict[str, dict[str, Any]]:
+    """Provenance of every table that is packed in a folder, by its key."""
+    return {key: json.loads(packed.metadata) for key, packed in packed_tables(folder).items()}
+
+
+def stamp(path: Path) -> int:
+    """What changes when a file does; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def read_index(path: Path) -> dict[str, Packed]:
+    """Every packed table by its key, empty where there is no index.
+
+    Raises:
+        StoreError: the index is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
+        return {
+            row["key"]: Packed(
+                row["metadata"],
+                Place(**row["rows"]),
+                None if row["witnesses"] is None else Place(**row["witnesses"]),
+            )
+            for row in rows
+        }
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_group(path: Path, group: int) -> pa.Table:
+    """One row group of a packed file.
+
+    Raises:
+        StoreError: the file is absent or damaged.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            # A file of tables without rows has no row group.
+            if not file.num_row_groups:
+                return file.schema_arrow.empty_table()
+            return file.read_row_group(group, use_threads=False)
+    except (OSError, pa.ArrowException, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"'{path}' is damaged or absent ({type(error).__name__}), and with it the tables packed in it; "
+        f"restore it, or delete '{path.parent / INDEX}' to have them computed again."
+    )
+
+
+def _part(folder: Path, place: Place) -> pa.Table | None:
+    path = folder / place.file
+    rows = _group(path, stamp(path), place.group)
+    return None if rows is None else rows.slice(place.start, place.count)
+
+
+# What is damaged is said once for each state of a file, and then as good as none.
 @functools.lru_cache(maxsize=8)
-def _rows(path: Path, _stamp: int) -> pa.Table:
-    return pq.read_table(path)
+def _index(path: Path, _stamp: int) -> dict[str, Packed]:
+    try:
+        return read_index(path)
+    except StoreError as error:
+        _LOG.warning("%s", error)
+        return {}
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+@functools.lru_cache(maxsize=16)
+def _group(path: Path, _stamp: int, group: int) -> pa.Table | None:
+    try:
+        return read_group(path, group)
+    except StoreError as error:
+        _LOG.warning("%s", error)
+        return None

@@ -13,7 +13,7 @@ import pandas as pd
 from fkd.core.errors import StoreError
 from fkd.core.paths import pretrained_dir, results_dir
 from fkd.core.versions import package_versions
-from fkd.evaluation._packed_tables import find_packed
+from fkd.evaluation._packed_tables import find_packed, find_packed_tensors, packed_tables
 from fkd.evaluation.config import InBallsConfig
 from fkd.records import (
     SCHEMA_VERSION,
@@ -64,14 +64,25 @@ def find_with_witnesses(
     if found is None:
         return None
     path, stored = found
-    return stored.table, stored.metadata, read_tensors(witness_path(path)) or {}
+    # Both lie beside each other, packed or not: a table of its own may be newer than a packed one.
+    is_packed = not path.is_file()
+    tensors = (
+        find_packed_tensors(path.parent, key) if is_packed else read_tensors(witness_path(path))
+    )
+    return stored.table, stored.metadata, tensors or {}
+
+
+def is_stored(folder: Path, key: str) -> bool:
+    """Whether a folder has the table called ``key``, in a file of its own or packed."""
+    return (folder / f"{key}.parquet").is_file() or key in packed_tables(folder)
 
 
 def _find(folder: str, key: str) -> tuple[Path, StoredTable] | None:
+    """The table, and where it lies or, packed, would lie."""
     for place in (results_dir(), shipped_dir()):
         path = place / folder / f"{key}.parquet"
         try:
-            stored = read_table(path) if path.is_file() else find_packed(place / folder, key)
+            stored = read_table(path) if path.is_file() else find_packed(path.parent, key)
         except StoreError:
             continue
         if stored is not None and stored.metadata.get("key") == key:

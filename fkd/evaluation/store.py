@@ -12,6 +12,13 @@ import pandas as pd
 
 from fkd.core.errors import FkdError, StoreError
 from fkd.core.paths import results_dir
+from fkd.evaluation._packed_tables import (
+    INDEX,
+    is_packed_file,
+    packed_metadata,
+    packed_tables,
+    stamp,
+)
 from fkd.evaluation._stored_tables import find_with_witnesses, shipped_dir, write_with_witnesses
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair
 from fkd.records import ANALYSIS_COLUMNS, list_tables, read_metadata
@@ -69,12 +76,21 @@ class Analysis:
 
 @dataclass(frozen=True)
 class AnalysisEntry:
-    """One stored table, without its rows."""
+    """One stored table, without its rows.
+
+    Attributes:
+        key: hash of everything that determines the result.
+        config: what was analysed.
+        path: the file that holds it, alone or with others (shipped tables are packed).
+        is_shipped: whether it came with the program.
+        metadata: as `Analysis.metadata`.
+    """
 
     key: str
     config: AnalysisConfig
     path: Path
     is_shipped: bool
+    metadata: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def save_analysis(analysis: Analysis) -> None:
@@ -110,18 +126,46 @@ def list_analyses(
     wanted = {"dataset": dataset, "teacher": teacher, "student": student}
     entries: dict[str, AnalysisEntry] = {}
     for folder, is_shipped in ((results_dir(), False), (shipped_dir(), True)):
-        for path in list_tables(folder):
-            entry = _entry(path, path.stat().st_mtime_ns, is_shipped)
-            if entry is None or entry.key in entries:
+        for entry in _entries(folder, is_shipped):
+            if entry.key in entries:
                 continue
             if all(v is None or getattr(entry.config, k) == v for k, v in wanted.items()):
                 entries[entry.key] = entry
     return list(entries.values())
 
 
+def _entries(folder: Path, is_shipped: bool) -> list[AnalysisEntry]:
+    """What a folder holds, by file name; a table in a file of its own hides a packed one."""
+    found = dict(_packed_entries(folder, stamp(folder / INDEX), is_shipped))
+    for path in list_tables(folder):
+        if is_packed_file(path):
+            continue
+        entry = _entry(path, stamp(path), is_shipped)
+        if entry is None:
+            found.pop(path.stem, None)
+        else:
+            found[path.stem] = entry
+    return [found[name] for name in sorted(found)]
+
+
+@functools.lru_cache(maxsize=8)
+def _packed_entries(folder: Path, _stamp: int, is_shipped: bool) -> dict[str, AnalysisEntry]:
+    packed = packed_tables(folder)
+    found = {
+        key: _described(metadata, folder / packed[key].rows.file, is_shipped)
+        for key, metadata in packed_metadata(folder).items()
+    }
+    return {key: entry for key, entry in found.items() if entry is not None}
+
+
 @functools.lru_cache(maxsize=4096)
 def _entry(path: Path, _mtime: int, is_shipped: bool) -> AnalysisEntry | None:
-    metadata = read_metadata(path)
+    return _described(read_metadata(path), path, is_shipped)
+
+
+def _described(
+    metadata: dict[str, Any] | None, path: Path, is_shipped: bool
+) -> AnalysisEntry | None:
     if metadata is None or "config" not in metadata:
         return None
     try:
@@ -129,4 +173,4 @@ def _entry(path: Path, _mtime: int, is_shipped: bool) -> AnalysisEntry | None:
     except FkdError:
         # Written by another version with other settings: its key is never asked for either.
         return None
-    return AnalysisEntry(str(metadata.get("key")), config, path, is_shipped)
+    return AnalysisEntry(str(metadata.get("key")), config, path, is_shipped, metadata)

@@ -10,8 +10,15 @@ from safetensors import safe_open
 
 from fkd.core.paths import pretrained_dir
 from fkd.evaluation import find_scores, list_analyses, shipped_dir
+from fkd.evaluation._packed_tables import (
+    INDEX,
+    find_packed,
+    find_packed_tensors,
+    is_packed_file,
+    packed_tables,
+)
 from fkd.models import damaged_models, list_models
-from fkd.records import list_tables, read_metadata
+from fkd.records import list_tables
 from pretrained.estimate import LARGEST_TOTAL, folder_size, total_size
 from pretrained.report import students_table
 from pretrained.specs import is_current, zoo
@@ -63,20 +70,34 @@ def test_the_sizes_are_what_a_repository_can_hold():
 
 
 def test_every_table_is_under_its_key_and_of_shipped_models():
-    entries = {entry.path.stem: entry for entry in list_analyses() if entry.is_shipped}
-    paths = list_tables(shipped_dir())
-    assert {path.stem for path in paths} == set(entries)
+    entries = {entry.key: entry for entry in list_analyses() if entry.is_shipped}
+    loose = {path.stem for path in list_tables(shipped_dir()) if not is_packed_file(path)}
+    assert loose | packed_tables(shipped_dir()).keys() == set(entries)
     for key, entry in entries.items():
-        metadata = read_metadata(entry.path)
-        assert entry.key == metadata["key"] == key
+        assert entry.metadata["key"] == key
         for role in ("teacher", "student"):
-            shipped = CARDS[metadata[role]["name"]]
-            assert metadata[role]["model_hash"] == shipped.model_hash, (key, role)
+            shipped = CARDS[entry.metadata[role]["name"]]
+            assert entry.metadata[role]["model_hash"] == shipped.model_hash, (key, role)
+
+
+def test_every_packed_table_can_be_read_and_is_the_one_of_its_key():
+    packed = packed_tables(shipped_dir())
+    named = {p.file for one in packed.values() for p in (one.rows, one.witnesses) if p is not None}
+    assert {p.name for p in shipped_dir().glob("packed*")} == named | {INDEX}
+    assert packed
+    for key, one in packed.items():
+        stored = find_packed(shipped_dir(), key)
+        assert stored is not None and stored.metadata["key"] == key
+        assert set(stored.table["key"]) == {key}
+        assert len(stored.table) == stored.metadata["config"]["count"]
+        assert (one.witnesses is None) == (find_packed_tensors(shipped_dir(), key) is None)
 
 
 def test_witnesses_are_shipped_of_digits_alone():
     with_witnesses = {p.name.split(".")[0] for p in shipped_dir().glob("*.safetensors")}
-    of = {e.path.stem: e.config.dataset for e in list_analyses() if e.is_shipped}
+    packed = packed_tables(shipped_dir())
+    with_witnesses |= {key for key, one in packed.items() if one.witnesses is not None}
+    of = {e.key: e.config.dataset for e in list_analyses() if e.is_shipped}
     assert {of[key] for key in with_witnesses} <= {"digits"}
     assert with_witnesses
 

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 
+import pandas as pd
 import pytest
 
 from fkd import evaluation
@@ -15,7 +16,14 @@ from fkd.core.paths import pretrained_dir
 from fkd.evaluation import shipped_dir
 from fkd.models import read_card
 from pretrained import build, tables
-from pretrained.estimate import Estimate, duration, folder_size, total_size
+from pretrained.estimate import (
+    Estimate,
+    TableEstimate,
+    duration,
+    folder_size,
+    packed_sizes,
+    total_size,
+)
 from pretrained.make import make
 from pretrained.specs import Member, is_current, zoo
 from pretrained.zoo import DATA
@@ -134,11 +142,10 @@ def test_too_much_is_an_error(folder, monkeypatch, caplog):
 
 def test_stale_tables_are_dropped_and_current_ones_kept(folder):
     student = member("digits-kd-of-pgd")
-    keep = [tables._analysis_path(config) for config in tables.analyses_of(student)]
-    keep.append(keep[0].with_suffix(".witnesses.safetensors"))
-    keep += [tables.table_path(config) for config in tables.robustness_of(student)]
+    keep = [tables.table_path(config) for config in tables.robustness_of(student)]
     gone = [
         shipped_dir() / "0123456789abcdef0123.parquet",
+        shipped_dir() / "0123456789abcdef0123.witnesses.safetensors",
         shipped_dir() / "robustness" / "0123456789abcdef0123.parquet",
         shipped_dir() / "scores" / "0123456789abcdef0123-detail.parquet",
     ]
@@ -147,6 +154,61 @@ def test_stale_tables_are_dropped_and_current_ones_kept(folder):
         path.touch()
     assert tables.prune(DIGITS) == len(gone)
     assert all(path.exists() for path in keep) and not any(path.exists() for path in gone)
+
+
+def shipped_analyses(name: str) -> list[evaluation.Analysis]:
+    return [evaluation.find_analysis(config) for config in tables.analyses_of(member(name))]
+
+
+def test_analyses_are_made_one_by_one_and_packed_at_the_end(folder, monkeypatch):
+    with monkeypatch.context() as real:
+        real.delenv("FKD_PRETRAINED_DIR")
+        made = [*shipped_analyses("digits-kd-of-pgd"), *shipped_analyses("digits-rslad-of-pgd")]
+    students = [member("digits-kd-of-pgd"), member("digits-rslad-of-pgd")]
+    shipped_dir().mkdir()
+    for number, one in enumerate(made):
+        path = shipped_dir() / f"{one.key}.parquet"
+        one.write(path)
+        if number == 3:
+            # A build that ended here goes on with what is missing, once packed too.
+            assert ["analyses" in tables.missing(m) for m in students] == [False, True]
+            assert tables.prune(DIGITS) == 0
+            assert not path.exists()
+            assert ["analyses" in tables.missing(m) for m in students] == [False, True]
+    assert tables.prune(DIGITS) == 0
+    assert {path.name.split("-")[0].split(".")[0] for path in shipped_dir().iterdir()} == {"packed"}
+    assert ["analyses" in tables.missing(m) for m in students] == [False, False]
+    for one in made:
+        pd.testing.assert_frame_equal(evaluation.find_analysis(one.config).table, one.table)
+    tables._make_analysis(made[0].config, "cpu")
+    assert not (shipped_dir() / f"{made[0].key}.parquet").exists(), "what is packed is not remade"
+    # With the model its tables go.
+    shutil.rmtree(folder / "digits-rslad-of-pgd")
+    assert tables.prune(DIGITS) == len(tables.analyses_of(students[1]))
+    listed = [entry.key for entry in evaluation.list_analyses() if entry.is_shipped]
+    assert listed == sorted(one.key for one in made[: len(listed)])
+
+
+def test_sizes_are_those_of_packed_analyses(folder, monkeypatch):
+    with monkeypatch.context() as real:
+        real.delenv("FKD_PRETRAINED_DIR")
+        first, second, *others = shipped_analyses("digits-kd-of-pgd")
+    student = member("digits-rslad-of-pgd")
+    assert TableEstimate().size(student) is None
+    shipped_dir().mkdir()
+    for one in (first, second, *others):
+        one.write(shipped_dir() / f"{one.key}.parquet")
+    loose = folder_size(shipped_dir())
+    assert TableEstimate().size(student) == pytest.approx(loose)
+    tables.prune(DIGITS)
+    packed = folder_size(shipped_dir())
+    assert packed < loose / 2
+    assert TableEstimate().size(student) == pytest.approx(packed)
+    assert sum(packed_sizes(shipped_dir()).values()) == pytest.approx(packed)
+    # One that waits to be packed is counted as those that are.
+    first.write(shipped_dir() / "0123456789abcdef0123.parquet")
+    assert TableEstimate().size(student) == pytest.approx(packed)
+    assert TableEstimate().seconds(student) > 0
 
 
 def test_what_is_missing_of_tables_is_named(folder):
