@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+#: MNIST's 60,000 latent vectors of 100 numbers need 35 to 49 with a penalty of 1e-4, to within 1e-9 nats
+#: of the minimum, and 99 to 112 with 1e-6.  With 0 there may be no minimum: after 100 the loss is 1e-3
+#: above that after 1000, which take a minute an epoch.
 _ITERATIONS = 100
 
 
@@ -14,7 +17,8 @@ def fit_probe(
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression, min CE + penalty / 2 ||W||^2, by L-BFGS on the whole set.
 
-    Convex, so that where it starts only decides how long it takes.
+    Convex, so that where it starts only decides how long it takes; but with a penalty far below 1e-6 it
+    stops at `_ITERATIONS` before the minimum, and the next epoch's goes on from there.
 
     Args:
         features: (N, d).

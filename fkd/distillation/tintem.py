@@ -61,7 +61,8 @@ class TinTeMConfig(Config):
         default=1e-4,
         ge=0.0,
         le=1000.0,
-        description="Pull of the probe's weights towards 0.",
+        description="Pull of the probe's weights towards 0; far below 1e-6 each fit stops before its "
+        "minimum.",
     )
 
     @model_validator(mode="after")

@@ -185,6 +185,26 @@ def test_the_last_layer_becomes_the_decision_on_the_mapped_latent_vectors(case, 
     torch.testing.assert_close(student(batch.images), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_the_probe_is_fitted_to_the_end(monkeypatch):
+    """Latents of very different spreads, small as the head's targets are: the gradient vanishes."""
+    generator = torch.Generator().manual_seed(0)
+    spreads = torch.logspace(0, -2, 40)
+    labels = torch.randint(10, (2000,), generator=generator)
+    means = torch.randn(10, 40, generator=generator)
+    features = 0.1 * spreads * (means[labels] + torch.randn(2000, 40, generator=generator))
+    start = torch.zeros(10, 40, dtype=torch.float64), torch.zeros(10, dtype=torch.float64)
+    found = [
+        value.requires_grad_(True) for value in fit_probe(features, labels, *start, penalty=1e-4)
+    ]
+    logits = features.double() @ found[0].T + found[1]
+    loss = torch.nn.functional.cross_entropy(logits, labels) + 0.5e-4 * found[0].square().sum()
+    for gradient in torch.autograd.grad(loss, found):
+        assert gradient.abs().max() < 1e-5
+    monkeypatch.setattr("fkd.distillation._probe._ITERATIONS", 3000)
+    more = fit_probe(features, labels, *start, penalty=1e-4)
+    assert (more[0] - found[0]).abs().max() < 0.01 * found[0].abs().max()
+
+
 def test_the_probe_is_logistic_regression():
     features, labels = make_latents(120, 4), torch.arange(120) % 3
     weight, bias = torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
