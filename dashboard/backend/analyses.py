@@ -87,14 +87,6 @@ def stored(choice: Choice) -> list[Choice]:
     return sorted(found, key=order)
 
 
-def latest_choice(key: str) -> Choice | None:
-    """The choice that a stored analysis of that key answers."""
-    return next(
-        (choice_of(e.config) for e in evaluation.list_analyses() if e.key == key),
-        None,
-    )
-
-
 def radii(choice: Choice) -> pd.DataFrame:
     """Every stored radius of the choice's pair, else the same in everything: `Summary`'s figures."""
     rows = []

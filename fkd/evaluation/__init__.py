@@ -4,27 +4,21 @@ from fkd.evaluation._saved_chunks import finished_examples
 from fkd.evaluation._scores_table import SCORE_COLUMNS
 from fkd.evaluation._stored_tables import shipped_dir, witness_path
 from fkd.evaluation.claims import Claim, check_claims
-from fkd.evaluation.compare import analyse_and_compare, compare
+from fkd.evaluation.compare import compare
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair, parse_analysis
 from fkd.evaluation.detail import (
     ExampleDetail,
-    disagreement_details,
     example_detail,
     gap_curve,
     reproduce_snippet,
 )
 from fkd.evaluation.leaderboard import (
-    SPREAD_COLUMNS,
     STUDENT_COLUMNS,
-    figures_of,
     leaderboard,
-    leaderboard_columns,
     leaderboard_of,
-    pareto,
     recipe,
     score_configs,
     score_students,
-    spread,
 )
 from fkd.evaluation.leaderboard_charts import (
     agreement_shares,
@@ -33,6 +27,13 @@ from fkd.evaluation.leaderboard_charts import (
     pooled_reliability,
     ranked,
     teachers_value,
+)
+from fkd.evaluation.leaderboard_summary import (
+    SPREAD_COLUMNS,
+    figures_of,
+    leaderboard_columns,
+    pareto,
+    spread,
 )
 from fkd.evaluation.leaderboard_text import (
     LEADERBOARD_FORMATS,
@@ -178,7 +179,6 @@ __all__ = [
     "agreement_shares",
     "all_figures",
     "analyse",
-    "analyse_and_compare",
     "attack_examples",
     "attack_model",
     "bound_text",
@@ -190,7 +190,6 @@ __all__ = [
     "compare",
     "compare_levels",
     "cross_robustness",
-    "disagreement_details",
     "example_detail",
     "figure_text",
     "figures_of",

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fkd.core.errors import ConfigError
-from fkd.core.progress import ProgressCallback
 from fkd.evaluation.config import AnalysisConfig, ResolvedPair
-from fkd.evaluation.pair import analyse
 from fkd.evaluation.store import Analysis, find_resolved
 from fkd.evaluation.summary import summarise
 
@@ -33,23 +31,6 @@ def compare(configs: Sequence[AnalysisConfig]) -> pd.DataFrame:
         if analysis is not None:
             rows.append(_row(pair, analysis))
     return pd.DataFrame(rows)
-
-
-def analyse_and_compare(
-    configs: Sequence[AnalysisConfig],
-    *,
-    device: str = "auto",
-    progress: ProgressCallback | None = None,
-) -> pd.DataFrame:
-    """Analyse what is not stored yet, then `compare`.
-
-    Raises:
-        FkdError: whatever `analyse` raises.
-    """
-    check_comparable(configs)
-    for config in configs:
-        analyse(config, device=device, progress=progress)
-    return compare(configs)
 
 
 def check_comparable(configs: Sequence[AnalysisConfig]) -> None:

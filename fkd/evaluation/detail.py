@@ -116,16 +116,6 @@ def example_detail(config: AnalysisConfig, index: int) -> ExampleDetail:
     )
 
 
-def disagreement_details(config: AnalysisConfig, indices: Sequence[int]) -> list[ExampleDetail]:
-    """`example_detail` of several examples (a gallery's page).
-
-    Raises:
-        ConfigError: not analysed yet, or no such example.
-        DataError: the images are not on this machine.
-    """
-    return [example_detail(config, index) for index in indices]
-
-
 def gap_curve(
     config: AnalysisConfig,
     index: int,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fkd.core.errors import ConfigError
 from fkd.core.registry import unknown_name_sentence
-from fkd.evaluation.leaderboard import figures_of
+from fkd.evaluation.leaderboard_summary import figures_of
 from fkd.evaluation.leaderboard_text import figure_text
 from fkd.evaluation.scores import Figure, all_figures
 

@@ -14,12 +14,8 @@ import pyarrow as pa
 from fkd.core.errors import ConfigError
 from fkd.core.registry import unknown_name_sentence
 from fkd.core.versions import package_versions
-from fkd.evaluation.leaderboard import (
-    SPREAD_COLUMNS,
-    STUDENT_COLUMNS,
-    figures_of,
-    leaderboard_columns,
-)
+from fkd.evaluation.leaderboard import STUDENT_COLUMNS
+from fkd.evaluation.leaderboard_summary import SPREAD_COLUMNS, figures_of, leaderboard_columns
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.scores import Figure
 from fkd.records import SCHEMA_VERSION, Column, write_table

@@ -1,0 +1,124 @@
+"""What a leaderboard says: which figures it has, seeds together as one row, and who is ahead in two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from fkd.core.errors import ConfigError
+from fkd.core.registry import unknown_name_sentence
+from fkd.evaluation.leaderboard import STUDENT_COLUMNS
+from fkd.evaluation.scores import Figure, all_figures
+from fkd.records import Column
+
+#: What `spread` tells of students that differ only by seed, before their figures.
+SPREAD_COLUMNS: tuple[Column, ...] = (
+    *(column for column in STUDENT_COLUMNS if column.name in ("teacher", "method", "architecture")),
+    next(column for column in STUDENT_COLUMNS if column.name == "recipe"),
+    Column("students", pa.string(), "name", "Names of the students, separated by commas."),
+    Column("seeds", pa.int64(), "number", "How many different seeds they were trained with."),
+)
+
+
+def leaderboard_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """What each column of a `leaderboard` or a `spread` is.
+
+    Returns:
+        A row a column: ``column, title, unit, better, meaning``; ``better`` is empty for what is no
+        figure.
+    """
+    facts = {column.name: column for column in (*STUDENT_COLUMNS, *SPREAD_COLUMNS)}
+    figures = all_figures()
+    rows = []
+    for name in table.columns:
+        figure = figures.get(name) or figures.get(name.removesuffix("_std"))
+        if name in facts:
+            fact = facts[name]
+            rows.append((name, name, fact.unit, "", fact.meaning))
+        elif figure is None:
+            rows.append((name, name, "", "", ""))
+        elif name in figures:
+            rows.append((name, figure.title, figure.unit, figure.better, figure.meaning))
+        else:
+            title = f"{figure.title}, spread"
+            meaning = f"Standard deviation over seeds of: {figure.meaning}"
+            rows.append((name, title, figure.unit, "neither", meaning))
+    return pd.DataFrame(rows, columns=["column", "title", "unit", "better", "meaning"])
+
+
+def figures_of(table: pd.DataFrame) -> list[Figure]:
+    """The figures that are columns of a `leaderboard` or a `spread`, in its order."""
+    figures = all_figures()
+    return [figures[name] for name in table.columns if name in figures]
+
+
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Students that differ only by seed as one row: mean and standard deviation of each figure.
+
+    Args:
+        table: a `leaderboard`.
+
+    Returns:
+        `SPREAD_COLUMNS`, then for each figure its mean over the students, and as ``FIGURE_std`` the
+        standard deviation of a sample (N - 1), NaN for one student.  Both are NaN where any of the
+        students lacks the figure: a mean of some seeds would pass for one of ``seeds``.  Rows are in the
+        order of their first students.
+    """
+    figures = [figure.name for figure in figures_of(table)]
+    by = ["teacher", "method", "architecture", "recipe"]
+    grouped = table.groupby(by, sort=False)
+    # One null among seeds is a student that was not trained here.
+    facts = grouped.agg(
+        students=("student", ", ".join),
+        seeds=("seed", lambda seeds: seeds.nunique(dropna=False)),
+    ).reset_index()
+    is_whole = grouped[figures].count().eq(grouped.size(), axis=0)
+    means = grouped[figures].mean().where(is_whole).reset_index(drop=True)
+    deviations = grouped[figures].std(ddof=1).where(is_whole).reset_index(drop=True)
+    deviations = deviations.add_suffix("_std")
+    ordered = [name for figure in figures for name in (figure, f"{figure}_std")]
+    return pd.concat([facts, pd.concat([means, deviations], axis=1)[ordered]], axis=1)
+
+
+def pareto(table: pd.DataFrame, x: str, y: str, *, among: pd.Series | None = None) -> pd.Series:
+    """Which rows no other row beats in two figures: the Pareto front.
+
+    A row is beaten by one that is at least as good in both figures and better in one.
+
+    Args:
+        table: a `leaderboard` or a `spread`.
+        x: a figure.
+        y: another.
+        among: bool, one entry a row: which rows are compared; all if None.
+
+    Returns:
+        bool, one entry a row of ``table``; False where one of the two figures is missing, and for rows
+        that are not compared, which beat nobody either.
+
+    Raises:
+        ConfigError: one is no figure of the table, or neither end of it is better.
+    """
+    values = np.stack([_goodness(table, name) for name in (x, y)])
+    if among is not None:
+        values = np.where(among.to_numpy(dtype=bool), values, np.nan)
+    is_known = ~np.isnan(values).any(0)
+    # [i, j]: does j beat i?  A comparison with NaN is false.
+    no_worse = (values[:, None, :] >= values[:, :, None]).all(0)
+    better = (values[:, None, :] > values[:, :, None]).any(0)
+    beaten = (no_worse & better).any(1)
+    return pd.Series(is_known & ~beaten, index=table.index, name="is_pareto")
+
+
+def _goodness(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A figure's values, (N,), turned so that more is better."""
+    known = {figure.name: figure for figure in figures_of(table)}
+    if name not in known:
+        raise ConfigError(unknown_name_sentence("figure", name, list(known)))
+    if known[name].better == "neither":
+        raise ConfigError(
+            f"Neither a high nor a low '{name}' is better, so no student is ahead in it; choose another "
+            "figure."
+        )
+    values = table[name].to_numpy(dtype=float)
+    return values if known[name].better == "higher" else -values
