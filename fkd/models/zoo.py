@@ -77,13 +77,20 @@ def _folders(parent: Path) -> dict[str, Path]:
         entries = sorted(parent.iterdir())
     except OSError:
         return {}
-    return {
-        entry.name: entry
-        for entry in entries
-        if not entry.name.startswith((".", "__"))
-        and not entry.name.endswith(PARTIAL_SUFFIX)
-        and entry.is_dir()
-    }
+    return {entry.name: entry for entry in entries if _may_be_model(entry)}
+
+
+def _may_be_model(entry: Path) -> bool:
+    is_named_so = not entry.name.startswith((".", "__")) and not entry.name.endswith(PARTIAL_SUFFIX)
+    return is_named_so and entry.is_dir()
+
+
+def _named(name: str) -> Path | None:
+    """The folder that `_shelves` has under a name, without looking at all others."""
+    shipped, users = pretrained_dir() / name, models_dir() / name
+    if name != _TABLES and _may_be_model(shipped):
+        return shipped
+    return users if _may_be_model(users) else None
 
 
 def _shelves() -> tuple[dict[str, Path], dict[str, Path]]:
@@ -145,8 +152,7 @@ def find_model(reference: str | Path) -> Path:
     """
     text = str(reference)
     if isinstance(reference, str) and is_name(text):
-        shipped, users = _shelves()
-        folder = shipped.get(text) or users.get(text)
+        folder = _named(text)
         if folder is not None:
             return weights_path(folder)
     try:
@@ -173,7 +179,8 @@ def read_card(reference: str | Path) -> ModelCard:
     Raises:
         ConfigError, CheckpointError: as `load_model`.
     """
-    return parse_card(find_model(reference).parent / CARD_FILE)
+    folder = find_model(reference).parent
+    return _look(folder).card or parse_card(folder / CARD_FILE)
 
 
 def load_model(reference: str | Path, *, device: str | torch.device = "cpu") -> Model:
