@@ -15,6 +15,7 @@ from fkd.evaluation import Claim, check_claims, find_analysis, find_robustness, 
 from fkd.evaluation._verdicts import Verdict
 from fkd.evaluation.leaderboard_text import figure_text
 from fkd.evaluation.scores import SCORES, Figure, all_figures, group_names
+from fkd.models import read_card
 from pretrained.estimate import LARGEST_TOTAL, total_size
 from pretrained.robustness import compared_tables
 from pretrained.specs import Member, is_current
@@ -73,8 +74,9 @@ def report(members: Sequence[Member]) -> tuple[list[str], list[str]]:
             shown += students
     claims = tested_claims(tables, shown)
     lines += ["## Claims", "", *claim_lines(claims)]
-    if "cifar10_jpeg" in tables:
-        lines += ["", _unequal("cifar10_jpeg")]
+    for dataset in tables:
+        told = unequal([member for member in shown if member.dataset == dataset])
+        lines += ["", " ".join(told)] if told else []
     for dataset, table in tables.items():
         lines += ["", f"## {dataset}", "", *figure_lines(dataset, table)]
     return lines, errors
@@ -175,16 +177,40 @@ def claim_lines(claims: Sequence[Claim]) -> list[str]:
     return lines
 
 
-def _unequal(dataset: str) -> str:
-    """In what the students of a data set, whose claims are tested, were not trained alike."""
-    data = DATA[dataset]
-    ball, radius = (f"{255 * e:g}/255" for e in (data.attack["epsilon"], data.radius))
-    return (
-        f"On {dataset} methods that train on attacks do so at {ball}, those that train on certificates "
-        f"at {radius}, and all are measured at {255 * data.score_epsilon:g}/255. On large data sets "
-        "students that train on certificates get fewer epochs than the others (here "
-        f"{data.epochs['bounds']} against {data.epochs['plain']}), for each costs more."
-    )
+def unequal(students: Sequence[Member]) -> list[str]:
+    """In what the students of one data set that are compared were not trained alike, in sentences.
+
+    Args:
+        students: shipped ones, of one data set.
+    """
+    by_epochs: dict[int, list[str]] = {}
+    for member in students:
+        # What a model was trained for, not what it would be by now.
+        epochs = read_card(member.name).training_config.get("epochs")
+        if epochs is not None and member.label not in by_epochs.setdefault(epochs, []):
+            by_epochs[epochs].append(member.label)
+    sentences = []
+    if len(by_epochs) > 1:
+        usual = max(by_epochs, key=lambda epochs: (len(by_epochs[epochs]), epochs))
+        others = "; ".join(
+            f"{', '.join(labels)} for {epochs} epochs"
+            for epochs, labels in sorted(by_epochs.items())
+            if epochs != usual
+        )
+        sentences.append(
+            f"On {students[0].dataset} not all were trained equally long: {others}, the others for "
+            f"{usual}."
+        )
+    data = DATA[students[0].dataset] if students else None
+    if data is not None and data.attack["epsilon"] != data.radius:
+        ball, radius, shown = (
+            f"{255 * e:g}/255" for e in (data.attack["epsilon"], data.radius, data.score_epsilon)
+        )
+        sentences.append(
+            f"On {students[0].dataset} methods that train on attacks do so at {ball}, those that train "
+            f"on certificates at {radius}, and all are measured at {shown}."
+        )
+    return sentences
 
 
 def _text(name: str, value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -62,14 +63,42 @@ def test_claims_are_counted_by_paper_and_listed():
     assert report.claim_lines([]) == ["No claim could be tested: no figures are there."]
 
 
-def test_students_that_were_not_trained_alike_are_told_beside_the_claims(monkeypatch):
+@pytest.fixture
+def card_epochs(monkeypatch):
+    """Cards of students whose methods train on bounds say 8 epochs, those of the others 15."""
+
+    def read(name):
+        epochs = 8 if "certified_gap" in name or "faithful" in name else 15
+        return SimpleNamespace(training_config={"epochs": epochs})
+
+    monkeypatch.setattr(report, "read_card", read)
+
+
+def of_seed_0(dataset: str, *labels: str):
+    return [member for member in zoo(dataset) if member.label in labels and member.teacher]
+
+
+def test_students_that_were_not_trained_alike_are_told_beside_the_claims(card_epochs, monkeypatch):
+    members = of_seed_0("cifar10_jpeg", "kd", "rslad", "kdiga", "faithful", "certified_gap")
+    monkeypatch.setattr(report, "is_current", lambda _: True)
+    monkeypatch.setattr(report, "missing", lambda _: [])
     monkeypatch.setattr(report, "students_table", lambda of: students(clean_accuracy=0.9))
+    monkeypatch.setattr(report, "tested_claims", lambda *_: [])
     monkeypatch.setattr(report, "DATA", {"cifar10_jpeg": report.DATA["cifar10_jpeg"]})
-    lines, _ = report.report([])
-    (told,) = [line for line in lines if "fewer epochs" in line]
-    assert "attacks do so at 8/255, those that train on certificates at 2/255" in told
-    assert "(here 20 against 30)" in told
+    lines, _ = report.report(members)
+    (told,) = [line for line in lines if "equally long" in line]
+    assert told == (
+        "On cifar10_jpeg not all were trained equally long: faithful, certified_gap for 8 epochs, the "
+        "others for 15. On cifar10_jpeg methods that train on attacks do so at 8/255, those that train "
+        "on certificates at 2/255, and all are measured at 2/255."
+    )
     assert lines.index("## Claims") < lines.index(told) < lines.index("## cifar10_jpeg")
+
+
+def test_students_that_were_trained_alike_need_no_words(card_epochs):
+    assert report.unequal(of_seed_0("mnist", "kd", "rslad")) == []
+    assert report.unequal(of_seed_0("mnist", "faithful")) == []
+    assert report.unequal([]) == []
 
 
 def test_claims_are_of_the_images_that_are_shipped():

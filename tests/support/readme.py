@@ -21,7 +21,7 @@ from fkd.evaluation import (
 )
 from fkd.models import read_card
 from fkd.records import column_documentation
-from pretrained.report import VERDICTS, group_lines, students_table, tested_claims
+from pretrained.report import VERDICTS, group_lines, students_table, tested_claims, unequal
 from pretrained.specs import Member, zoo
 from pretrained.zoo import DATA, TEACHERS
 
@@ -150,12 +150,20 @@ def _students(dataset: str) -> list[Member]:
     ]
 
 
+def _told(students: list[Member]) -> list[str]:
+    """In what they were not trained alike, as a paragraph with an empty line after it; or nothing."""
+    sentences = unequal(students)
+    return [" ".join(sentences), ""] if sentences else []
+
+
 def _compared() -> list[str]:
     lines = []
     for dataset in DATA:
-        table = students_table(_students(dataset))
+        students = _students(dataset)
+        table = students_table(students)
         if len(table):
             lines += ["", f"{dataset}, ε = {DATA[dataset].score_epsilon:.4g}:", ""]
+            lines += _told(students)
             lines += group_lines(table, [all_figures()[name] for name in _COMPARED])
     return lines[1:]
 
@@ -175,7 +183,8 @@ def _claims() -> list[str]:
     for (paper, said), row in verdicts.items():
         cells = " | ".join(row.get(place, "") for place in places)
         lines.append(f"| {paper} | {said} | {cells} |")
-    return lines
+    told = [line for dataset in tables for line in _told(_students(dataset))]
+    return [*lines, "", *told[:-1]] if told else lines
 
 
 def _card_figures(name: str, radius: float) -> str:
