@@ -28,6 +28,11 @@ _ROUNDING = 1e-9
 
 _WHOLE = ("bytes", "examples", "number", "FLOPs")
 
+#: Below it a number is written with a power of ten: a row of zeros is miscounted.
+_SMALL = 1e-3
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_LOWERED = {raised: plain for plain, raised in _RAISED.items()}
+
 
 def figure_text(
     figure: Figure,
@@ -53,6 +58,8 @@ def figure_text(
         '97.8 %'
         >>> figure_text(all_figures()["gap_certified_mean"], 0.12301, 0.004)
         '0.124 ± 0.004'
+        >>> figure_text(all_figures()["kl_inside"], 0.0000107)
+        '1.07·10⁻⁵'
     """
     if value is None or math.isnan(value):
         return "-"
@@ -70,7 +77,26 @@ def _number(figure: Figure, value: float) -> str:
         return f"{value:.3f}"
     if figure.unit == "probability, signed":
         return f"{value:+.3f}"
-    return f"{value:,.0f}" if figure.unit in _WHOLE else f"{value:.3g}"
+    return f"{value:,.0f}" if figure.unit in _WHOLE else _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    """Three digits as people write them: ``0.043``, ``1.07·10⁻⁵``, ``12,346``."""
+    # As it will be written: 999.6 is 1,000, and 0.0009996 is 0.001.
+    written = float(f"{value:.3g}")
+    power = _power(written)
+    if power:
+        return f"{written / 10.0**power:.3g}{_times(power)}"
+    return f"{value:,.0f}" if abs(written) >= 1000.0 else f"{value:.3g}"
+
+
+def _power(value: float) -> int:
+    """The power of ten that is written with a number; 0 where none is."""
+    return math.floor(math.log10(abs(value))) if 0.0 < abs(value) < _SMALL else 0
+
+
+def _times(power: int) -> str:
+    return "·10" + str(power).translate(_RAISED)
 
 
 def _percentage(share: float) -> str:
@@ -142,7 +168,7 @@ def _cells(table: pd.DataFrame, figure: Figure, among: pd.Series | None) -> list
         best = texts[int(place)]
     is_bold = [t == best and known for t, known in zip(texts, compared.notna(), strict=True)]
     cells = [
-        rf"\textbf{{{_minus(text)}}}" if bold else _minus(text)
+        rf"\textbf{{{_in_latex(text)}}}" if bold else _in_latex(text)
         for text, bold in zip(texts, is_bold, strict=True)
     ]
     if f"{figure.name}_std" not in table:
@@ -152,16 +178,20 @@ def _cells(table: pd.DataFrame, figure: Figure, among: pd.Series | None) -> list
         for deviation, value in zip(table[f"{figure.name}_std"], values, strict=True)
     ]
     return [
-        cell + (rf" $\pm$ {deviation}" if deviation else "")
+        cell + (rf" $\pm$ {_in_latex(deviation)}" if deviation else "")
         for cell, deviation in zip(cells, deviations, strict=True)
     ]
 
 
-def _minus(text: str) -> str:
-    """A number with a minus sign in place of a hyphen, and a dash for a missing one."""
+def _in_latex(text: str) -> str:
+    """A number with a minus sign in place of a hyphen, and powers raised; a dash for a missing one."""
     if text == "-":
         return "--"
-    return f"$-${text[1:]}" if text.startswith("-") else text
+    digits, times, power = text.partition("·10")
+    if digits.startswith("-"):
+        digits = f"$-${digits[1:]}"
+    # The digits stay outside of the formula, in which bold type has no effect.
+    return rf"{digits} $\cdot 10^{{{power.translate(_LOWERED)}}}$" if times else digits
 
 
 def _deviation_text(figure: Figure, value: float, mean: float) -> str:
@@ -174,6 +204,8 @@ def _deviation_text(figure: Figure, value: float, mean: float) -> str:
         return f"{value:,.0f}"
     if figure.unit.startswith(("probability", "area")):
         return f"{value:.3f}"
+    if power := _power(float(f"{mean:.3g}")):
+        return f"{value / 10.0**power:.2f}{_times(power)}"
     # Three digits of the mean leave so many after the point.
     size = abs(mean) or value
     places = 2 - math.floor(math.log10(size)) if size > 0 else 2

@@ -183,6 +183,17 @@ def test_a_spread_in_latex_has_deviations_and_a_caption():
         latex_table(table, ["beauty"])
 
 
+def test_small_numbers_in_latex_have_powers_of_ten():
+    table = spread(
+        made_up(kl_inside=[1e-5, 3e-5, 0.02, NAN], linearity=[12345.6, 12345.6, 1.0, NAN])
+    )
+    text = latex_table(table, ["kl_inside", "linearity"])
+    assert (
+        "\\textbf{2 $\\cdot 10^{-5}$} $\\pm$ 1.41 $\\cdot 10^{-5}$ & 12,346 $\\pm$ 0 \\\\" in text
+    )
+    assert "0.02 & \\textbf{1}" in text and "e-0" not in text
+
+
 def test_files_hold_the_same_and_say_what_it_is():
     table = made_up(clean_accuracy=[0.9, 0.94, 0.8, NAN])
     read = pd.read_csv(io.BytesIO(leaderboard_bytes(table, ".csv")))
@@ -226,6 +237,10 @@ def test_latex_does_not_round_to_all_and_marks_the_true_best():
         ("gap_certified_mean", 0.98701, "0.988"),
         ("relative_clean_signed", 0.0123, "+0.012"),
         ("kl_inside", 0.012345, "0.0123"),
+        ("kl_inside", 0.0000107, "1.07·10⁻⁵"),
+        ("kl_inside", 0.00099951, "0.001"),
+        ("kl_inside", 0.0, "0"),
+        ("training_seconds", 12345.6, "12,346 s"),
         ("auroc_knn_noise", 0.98765, "0.988"),
         ("flops", 14672.0, "14,672"),
         ("latency_1", 0.24123, "0.241 ms"),
@@ -284,6 +299,7 @@ def test_a_deviation_follows_its_figure_in_the_same_digits():
     assert figure_text(known["training_seconds"], NAN, 1.0) == "-"
     assert figure_text(known["kl_inside"], 1.5, 0.1342) == "1.5 ± 0.13"
     assert figure_text(known["kl_inside"], 0.05161, 0.0) == "0.0516 ± 0.0000"
+    assert figure_text(known["kl_inside"], 1.5e-5, 2e-6) == "1.5·10⁻⁵ ± 0.20·10⁻⁵"
 
 
 def test_the_command_line_measures_the_same(students):
