@@ -8,7 +8,7 @@ from dashboard.figures.distribution import cumulative, histogram
 from dashboard.figures.levels import closing, level_brackets
 from dashboard.figures.measures import measure_spread, who_stays_right
 from dashboard.figures.multiples import Panel, multiples
-from dashboard.figures.pareto import pareto
+from dashboard.figures.pareto import out_of_view, pareto
 from dashboard.figures.plane import plane, plane_disagreement
 from dashboard.figures.probabilities import probabilities
 from dashboard.figures.radii import (
@@ -71,6 +71,7 @@ __all__ = [
     "lines",
     "measure_spread",
     "multiples",
+    "out_of_view",
     "pareto",
     "percent",
     "plane",

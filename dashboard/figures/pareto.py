@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard import backend
 from dashboard.figures import theme
+from dashboard.figures._labels import label_places, place_on
 from dashboard.figures.ways import Way
 
 #: Units whose values differ by factors rather than by steps.
 _LOGARITHMIC = ("s", "ms", "bytes", "examples", "number", "FLOPs")
-#: What a plot of half a page has room for, in pixels: labels are placed for it.
-_WIDTH, _LETTER, _LINE = 400.0, 7.4, 15.0
-#: How far a label's middle may be from its mark, and in which directions, nearest and level first.
-_REACHES = (13.0, 26.0, 40.0, 56.0, 74.0)
-_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+#: Copies are left out of view where they would stretch an axis beyond so many times what is compared.
+_STRETCH = 3.0
 
 
 def pareto(
@@ -43,12 +39,13 @@ def pareto(
         ways: by recipe.
         x: a figure.
         y: another.
-        among: which of ``methods`` are compared; the others are drawn, but neither on the front nor said
-            to be beaten.  All if None.
+        among: which of ``methods`` are compared; the others are drawn, but for those `out_of_view`, and
+            neither on the front nor said to be beaten.  All if None.
         height: pixels.
     """
     known = backend.score_figures()
     drawn = methods.dropna(subset=[x, y])
+    drawn = drawn[~drawn["recipe"].isin(out_of_view(methods, x, y, among))]
     is_compared = pd.Series(True, index=drawn.index) if among is None else among.loc[drawn.index]
     is_front = backend.front(drawn, x, y, is_compared)
     figure = go.Figure()
@@ -58,7 +55,7 @@ def pareto(
         _teacher(figure, methods, axis, name)
     if is_front.sum() > 1:
         _front(figure, drawn[is_front], x, y)
-    dots = students.dropna(subset=[x, y])
+    dots = students[students["recipe"].isin(drawn["recipe"])].dropna(subset=[x, y])
     # A seed alone is its own mean.
     repeated = dots[dots["recipe"].map(dots["recipe"].value_counts()) > 1]
     figure.add_trace(
@@ -77,7 +74,8 @@ def pareto(
             showlegend=False,
         )
     )
-    places = _label_places(drawn, repeated, is_front, ways, x, y, (scale, scale_y), height)
+    places = label_places(drawn, repeated, is_front, ways, x, y, (scale, scale_y), height)
+    notes = []
     for (index, row), on_front, place in zip(drawn.iterrows(), is_front, places, strict=True):
         way = ways[row["recipe"]]
         rank = "not beaten in both" if on_front else "beaten in both"
@@ -100,21 +98,25 @@ def pareto(
             )
         )
         if place is not None:
-            figure.add_annotation(
-                # Where an axis is logarithmic, plotly wants the place as a power of ten.
-                x=_place(row[x], scale),
-                y=_place(row[y], scale_y),
-                text=way.label,
-                font={"size": 12.5},
-                ax=place[0],
-                ay=-place[1],
-                arrowhead=0,
-                arrowwidth=1,
-                # A label beside its mark needs no line to it.
-                arrowcolor=theme.NEUTRAL if place[2] else "rgba(0, 0, 0, 0)",
-                standoff=6,
-                borderpad=0,
+            notes.append(
+                {
+                    # Where an axis is logarithmic, plotly wants the place as a power of ten.
+                    "x": place_on(row[x], scale),
+                    "y": place_on(row[y], scale_y),
+                    "text": way.label,
+                    "font": {"size": 12.5},
+                    "ax": place[0],
+                    "ay": -place[1],
+                    "arrowhead": 0,
+                    "arrowwidth": 1,
+                    # A label beside its mark needs no line to it.
+                    "arrowcolor": theme.NEUTRAL if place[2] else "rgba(0, 0, 0, 0)",
+                    "standoff": 6,
+                    "borderpad": 0,
+                }
             )
+    # All at once: plotly checks every one again whenever one is added.
+    figure.update_layout(annotations=[*figure.layout.annotations, *notes])
     theme.lay_out(
         figure,
         x=theme.figure_title(known[x]),
@@ -130,6 +132,32 @@ def pareto(
         ticks = {"dtick": 1} if kind == "log" else {}
         update(type=kind, **ticks, tickformat=".2~%" if known[name].unit == "share" else None)
     return theme.Chart(figure, _told(drawn, is_front, ways, known[x], known[y]))
+
+
+def out_of_view(
+    methods: pd.DataFrame, x: str, y: str, among: pd.Series | None = None
+) -> tuple[str, ...]:
+    """Recipes that `pareto` leaves out: of those not compared, which would squeeze all the others.
+
+    A copy has a gap near 0, and the methods that are to be told apart would lie on one line.
+
+    Args:
+        methods: as `pareto` has it.
+        x: a figure.
+        y: another.
+        among: which of ``methods`` are compared; all if None.
+    """
+    known = methods.dropna(subset=[x, y])
+    if among is None or not among.loc[known.index].any():
+        return ()
+    compared, others = known[among.loc[known.index]], known[~among.loc[known.index]]
+    found = pd.Series(False, index=others.index)
+    for name in (x, y):
+        low, high = compared[name].min(), compared[name].max()
+        # Where all that is compared is one point, there is nothing to squeeze.
+        spare = (_STRETCH - 1.0) * (high - low) if high > low else math.inf
+        found |= (others[name] < low - spare) | (others[name] > high + spare)
+    return tuple(others.loc[found, "recipe"])
 
 
 def _is_logarithmic(rows: pd.DataFrame, name: str) -> bool:
@@ -197,81 +225,3 @@ def _told(
         for (_, row), on_front in zip(rows.iterrows(), is_front, strict=True)
     )
     return f"{x.title} against {y.title}, one mark a method: {told}."
-
-
-class _Box(NamedTuple):
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def meets(self, other: _Box) -> bool:
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.bottom < other.top
-            and other.bottom < self.top
-        )
-
-
-def _label_places(
-    rows: pd.DataFrame,
-    dots: pd.DataFrame,
-    is_front: pd.Series,
-    ways: Mapping[str, Way],
-    x: str,
-    y: str,
-    scales: tuple[str, str],
-    height: int,
-) -> list[tuple[float, float, bool] | None]:
-    """Where each mark's label stands without covering a mark or another label; None where nowhere.
-
-    The front's labels are placed first.
-
-    Returns:
-        Pixels to the right and up from the mark to the label's middle, and whether it is so far off that
-        a line must join them.
-    """
-    everything = pd.concat([rows[[x, y]], dots[[x, y]]])
-    across = _pixels(everything[x], scales[0], _WIDTH)
-    up = _pixels(everything[y], scales[1], height - 90.0)
-    reach = [7.0] * len(rows) + [3.0] * len(dots)
-    taken = [_Box(a - r, b - r, a + r, b + r) for a, b, r in zip(across, up, reach, strict=True)]
-    found: list[tuple[float, float, bool] | None] = [None] * len(rows)
-    for place in sorted(range(len(rows)), key=lambda one: not is_front.iloc[one]):
-        width = _LETTER * len(ways[rows["recipe"].iloc[place]].label)
-        others = [*taken[:place], *taken[place + 1 :]]
-        for far, right, above in _steps(width):
-            middle, level = across[place] + right, up[place] + above
-            box = _Box(middle - width / 2, level - _LINE / 2, middle + width / 2, level + _LINE / 2)
-            is_inside = box.left > -25 and box.right < _WIDTH + 25 and 0 < level < height - 80
-            if is_inside and not any(box.meets(other) for other in others):
-                found[place] = (right, above, far)
-                taken.append(box)
-                break
-    return found
-
-
-def _steps(width: float) -> Iterator[tuple[bool, float, float]]:
-    """Whether a place is far from the mark, and the way there, nearest first."""
-    for reach, (right, above) in itertools.product(_REACHES, _DIRECTIONS):
-        far = reach > _REACHES[0]
-        # A label to the side begins at the reach, whatever its length.
-        yield (
-            far,
-            right * (reach + (width / 2 if above == 0 or far else 0.3 * width)),
-            above * reach,
-        )
-
-
-def _place(value: float, scale: str) -> float:
-    return math.log10(value) if scale == "log" else float(value)
-
-
-def _pixels(values: pd.Series, scale: str, length: float) -> list[float]:
-    """Places on an axis of ``length`` pixels; plotly leaves about a twentieth on either side."""
-    numbers = [_place(value, scale) for value in values]
-    if not numbers:
-        return []
-    low, high = min(numbers), max(numbers)
-    return [(0.05 + 0.9 * (number - low) / ((high - low) or 1.0)) * length for number in numbers]

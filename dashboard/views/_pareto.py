@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pandas as pd
 import streamlit as st
 
 from dashboard import backend, figures, parts, state
@@ -12,7 +15,10 @@ _PLOTS = (
     ("first", "Accuracy against faithfulness", "clean_accuracy", "gap_certified_mean"),
     ("second", "Cost against faithfulness", "training_examples", "gap_certified_mean"),
 )
-_COPIES = " Copies of the teacher, rounded or pruned, are drawn but not compared."
+_COPIES = (
+    " Copies of the teacher, rounded or pruned, are drawn but not compared; those far off are named "
+    "below the plot."
+)
 
 
 def trade_offs(picked: Picked) -> None:
@@ -63,10 +69,20 @@ def _plot(picked: Picked, key: str, title: str, x: str, y: str) -> None:
     if not measured.any():
         st.caption("No student is measured in both figures.")
         return
-    drawn = figures.pareto(
-        rows, picked.each, picked.ways, axes[0], axes[1], among=picked.compared(rows)
-    )
+    among = picked.compared(rows)
+    drawn = figures.pareto(rows, picked.each, picked.ways, *axes, among=among)
     parts.chart(drawn, f"pareto_{key}")
+    far = rows[rows["recipe"].isin(figures.out_of_view(rows, *axes, among))]
+    if len(far):
+        st.caption(
+            f"Outside of the plot: {'; '.join(_spot(picked, row, axes) for _, row in far.iterrows())}."
+        )
     missing = [picked.ways[recipe].label for recipe in rows.loc[~measured, "recipe"]]
     if missing:
         st.caption(f"Not measured in both: {', '.join(missing)}.")
+
+
+def _spot(picked: Picked, row: pd.Series, axes: Sequence[str]) -> str:
+    known = backend.score_figures()
+    texts = (f"{known[axis].title} {backend.figure_text(known[axis], row[axis])}" for axis in axes)
+    return f"{picked.ways[row['recipe']].label} ({', '.join(texts)})"

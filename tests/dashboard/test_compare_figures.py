@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dashboard import figures
-from dashboard.figures.pareto import _label_places
+from dashboard.figures._labels import label_places
 
 NAN = float("nan")
 
@@ -94,22 +94,36 @@ def test_labels_of_a_crowd_cover_neither_marks_nor_each_other():
     rows, students, ways = board(x, y)
     names = ("clean_accuracy", "gap_certified_mean")
     is_front = pd.Series([i < 3 for i in range(18)])
-    places = _label_places(rows, students[:0], is_front, ways, *names, ("linear", "linear"), 400)
+    places = label_places(rows, students[:0], is_front, ways, *names, ("linear", "linear"), 400)
     placed = [i for i, place in enumerate(places) if place is not None]
     assert {0, 1, 2} <= set(placed) and len(placed) > 9
     left, low = min(x), min(y)
-    spots = {
-        i: (
-            (0.05 + 0.9 * (x[i] - left) / (max(x) - left)) * 400 + places[i][0],
-            (0.05 + 0.9 * (y[i] - low) / (max(y) - low)) * 310 + places[i][1],
-        )
-        for i in placed
-    }
-    for a, b in itertools.combinations(placed, 2):
-        width = 7.4 * (len(f"way{a}") + len(f"way{b}")) / 2
-        assert abs(spots[a][0] - spots[b][0]) >= width - 1e-6 or (
-            abs(spots[a][1] - spots[b][1]) >= 15 - 1e-6
-        )
+    for room in (270, 450):
+        spots = {
+            i: (
+                (0.05 + 0.9 * (x[i] - left) / (max(x) - left)) * room + places[i][0],
+                (0.05 + 0.9 * (y[i] - low) / (max(y) - low)) * 310 + places[i][1],
+            )
+            for i in placed
+        }
+        for a, b in itertools.combinations(placed, 2):
+            width = 7.4 * (len(f"way{a}") + len(f"way{b}")) / 2
+            assert abs(spots[a][0] - spots[b][0]) >= width - 1e-6 or (
+                abs(spots[a][1] - spots[b][1]) >= 15 - 1e-6
+            )
+
+
+def test_a_copy_far_off_is_left_out_of_view_and_named():
+    rows, students, ways = board([0.9, 0.8, 0.85, 0.95], [0.9, 0.95, 0.1, 0.92])
+    among = pd.Series([True, True, False, False])
+    names = ("clean_accuracy", "gap_certified_mean")
+    assert figures.out_of_view(rows, *names, among) == (rows["recipe"].iloc[2],)
+    chart = figures.pareto(rows, students, ways, *names, among=among)
+    drawn = {trace.name for trace in chart.figure.data if trace.mode == "markers"}
+    assert "way2" not in drawn and {"way0", "way1", "way3"} <= drawn
+    # A copy that competes is in view, and so is one beside a single method.
+    assert figures.out_of_view(rows, *names) == ()
+    assert figures.out_of_view(rows[1:3], *names, among[1:3]) == ()
 
 
 def test_seeds_are_dots_around_their_mean():
