@@ -21,6 +21,7 @@ from fkd.evaluation.scores.fidelity import divergences
 from fkd.evaluation.scores.ood import Reference, auroc, doubt
 from fkd.evaluation.scores.retention import retention, share_of_mistakes
 from fkd.models import ModelCard
+from fkd.models.base import Normalisation
 
 CARD = {
     "name": "net",
@@ -151,6 +152,8 @@ def test_operations_of_one_linear_layer_and_one_convolution():
     assert flops(linear, torch.rand(1, 3, 2, 2)) == 2 * 12 * 5
     convolution = nn.Conv2d(3, 4, 2, bias=False)
     assert flops(convolution, torch.rand(1, 3, 5, 5)) == 2 * (3 * 2 * 2) * 4 * (4 * 4)
+    normalised = nn.Sequential(Normalisation([0.5] * 3, [0.2] * 3), linear)
+    assert flops(normalised, torch.rand(1, 3, 2, 2)) == 2 * 12 * 5 + 2 * 12
 
 
 def test_latency_restores_the_threads():
