@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
 from fkd.core.paths import pretrained_dir
 from fkd.data import load_split
 from fkd.evaluation import ScoresConfig, find_analysis, find_scores
-from fkd.evaluation.scores.cost import flops
-from fkd.models import load_model, read_card
+from fkd.models import read_card
 from pretrained.specs import zoo
 from pretrained.tables import scores_of
 from pretrained.zoo import DATA
@@ -79,6 +77,19 @@ def test_figures_at_images_and_at_the_attacked_points():
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def operations(name: str, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Numbers and operations an image of the small convolutional network, from the weights' shapes."""
+    weights = load_file(pretrained_dir() / name / "model.safetensors")
+    channels, height, width = image_shape
+    # A product and a sum for each number of the image, then of every weight at every place.
+    total = channels * height * width
+    for part in ("conv1", "conv2"):
+        height, width = height // 2, width // 2
+        total += weights[f"body.{part}.weight"].size * height * width
+    total += sum(weights[f"body.{part}.weight"].size for part in ("fc1", "logits"))
+    return sum(numbers.size for numbers in weights.values()), 2 * total
+
+
 def test_size_and_operations_are_those_of_the_networks():
     """Also of figures that were measured by an older version of the program."""
     counted: dict[str, tuple[int, int]] = {}
@@ -87,12 +98,10 @@ def test_size_and_operations_are_those_of_the_networks():
             continue
         config = scores_of(member).model_copy(update={"groups": ("cost",)})
         found, card = find_scores(config), read_card(member.name)
-        if found is None:
+        if found is None or card.architecture != "cnn_small":
             continue
-        shape = f"{card.architecture} {card.architecture_config} {card.image_shape}"
+        shape = f"{card.architecture_config} {card.image_shape}"
         if shape not in counted:
-            network = load_model(member.name).network
-            numbers = sum(weight.numel() for weight in network.parameters())
-            counted[shape] = numbers, flops(network, torch.zeros(1, *card.image_shape))
+            counted[shape] = operations(member.name, card.image_shape)
         assert (found.value("parameters"), found.value("flops")) == counted[shape], member.name
-    assert counted
+    assert len(counted) > 2
