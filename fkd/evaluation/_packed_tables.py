@@ -136,9 +136,6 @@ def read_group(path: Path, group: int) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            # A file of tables without rows has no row group.
-            if not file.num_row_groups:
-                return file.schema_arrow.empty_table()
             return file.read_row_group(group, use_threads=False)
     except (OSError, pa.ArrowException, IndexError) as error:
         raise _damaged(path, error) from error

@@ -197,9 +197,10 @@ def _write_files(
         files.setdefault(hash_json([dataset, _kind(table.schema)]), []).append(key)
     places = {}
     for keys in files.values():
-        groups = [_joined(batch, tables) for batch in _batches(keys, tables)]
-        name = _write(folder, groups)
-        for number, (batch, _) in enumerate(groups):
+        batches = list(_batches(keys, tables))
+        joined = [pa.concat_tables([tables[key] for key in batch]) for batch in batches]
+        name = _write(folder, [group.unify_dictionaries().combine_chunks() for group in joined])
+        for number, batch in enumerate(batches):
             start = 0
             for key in batch:
                 places[key] = Place(name, number, start, len(tables[key]))
@@ -210,10 +211,7 @@ def _write_files(
 def _kind(schema: pa.Schema) -> list[Any]:
     """All that tables of one file share: columns, their documentation, and pandas's types of them."""
     columns = [
-        [f.name, str(f.type), f.nullable, sorted((k.hex(), v.hex()) for k, v in f.metadata.items())]
-        if f.metadata
-        else [f.name, str(f.type), f.nullable]
-        for f in schema
+        [f.name, str(f.type), f.nullable, str(sorted((f.metadata or {}).items()))] for f in schema
     ]
     frame = json.loads((schema.metadata or {}).get(_PANDAS, b"{}"))
     types = [[column["name"], column["numpy_type"]] for column in frame.get("columns", [])]
@@ -242,15 +240,10 @@ def _size(table: pa.Table) -> int:
     )
 
 
-def _joined(keys: list[str], tables: dict[str, pa.Table]) -> tuple[list[str], pa.Table]:
-    joined = pa.concat_tables([tables[key] for key in keys])
-    return keys, joined.unify_dictionaries().combine_chunks()
-
-
-def _write(folder: Path, groups: list[tuple[list[str], pa.Table]]) -> str:
+def _write(folder: Path, groups: list[pa.Table]) -> str:
     """Write a file of row groups under a name that its bytes give it."""
     temporary = folder / f".{PREFIX}.part"
-    schema = groups[0][1].schema
+    schema = groups[0].schema
     floats = [field.name for field in schema if pa.types.is_floating(field.type)]
     binary = [field.name for field in schema if pa.types.is_binary(field.type)]
     others = [field.name for field in schema if field.name not in (*floats, *binary)]
@@ -265,7 +258,7 @@ def _write(folder: Path, groups: list[tuple[list[str], pa.Table]]) -> str:
         write_statistics=False,
         write_page_checksum=True,
     ) as writer:
-        for _, table in groups:
+        for table in groups:
             writer.write_table(table, row_group_size=max(1, len(table)))
     name = f"{PREFIX}-{short(hashlib.sha256(temporary.read_bytes()).hexdigest())}.parquet"
     _put(temporary, folder / name)
@@ -298,10 +291,12 @@ def _alone(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / f".{PREFIX}.lock")
     try:
         with lock.acquire(timeout=_LOCK_SECONDS):
-            yield
-            # The folder is shipped; who waits opens the name anew.
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
+            try:
+                yield
+            finally:
+                # The folder is shipped; who waits opens the name anew.
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()
     except Timeout:
         raise StoreError(
             f"Another process has been packing '{folder}' for {_LOCK_SECONDS // 60} minutes; wait for "

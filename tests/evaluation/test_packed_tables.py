@@ -141,6 +141,16 @@ def test_a_table_without_rows_is_still_there(tmp_path):
     assert list(found.table.dtypes) == list(expected.dtypes)
 
 
+@pytest.mark.parametrize("counts", [(0, 20, 0, 20), (20, 0, 0), (0, 0)])
+def test_row_groups_are_counted_rightly_where_tables_have_no_rows(tmp_path, monkeypatch, counts):
+    monkeypatch.setattr(_packing, "_GROUP_BYTES", 100)
+    keys = "abcd"[: len(counts)]
+    for key, rows in zip(keys, counts, strict=True):
+        write(tmp_path, key, rows=rows, columns=OTHER)
+    pack_tables(tmp_path, keys)
+    assert [len(find_packed(tmp_path, key).table) for key in keys] == list(counts)
+
+
 def test_packing_again_adds_replaces_and_drops(tmp_path):
     for key in "abc":
         write(tmp_path, key)
