@@ -39,6 +39,8 @@ def _draw() -> None:
     asked = st.query_params.to_dict() if is_first_run else {}
     st.session_state["_started"] = True
     state.begin_run()
+    if "epsilon" in asked:
+        state.note_radius(is_chosen=True)
 
     views = registry.all_views()
     pages = [

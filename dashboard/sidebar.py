@@ -100,6 +100,7 @@ def _norm_named(shown: str | None) -> str:
 
 
 def _epsilon(dataset: str, norm: str) -> str:
+    state.take_wanted_radius()
     info = backend.data_set(dataset)
     default = _default_epsilon(dataset, norm)
     if norm == "l2":
@@ -116,6 +117,7 @@ def _epsilon(dataset: str, norm: str) -> str:
         labels,
         index=labels.index(f"{default:g}"),
         accept_new_options=True,
+        on_change=lambda: state.note_radius(is_chosen=True),
         help=(
             f"{limited}; images lie in [0, 1]. Type another value, also as a fraction such as 8/255."
         ),
@@ -206,6 +208,7 @@ def _norm_changed() -> None:
     """A radius means another thing in another norm, and another data set has its own."""
     norm = _norm_named(st.session_state.get("norm"))
     st.session_state["epsilon"] = f"{_default_epsilon(st.session_state['dataset'], norm):g}"
+    state.note_radius(is_chosen=False)
 
 
 def _teacher_changed() -> None:

@@ -60,6 +60,8 @@ _KEY_NAMES = {
     "seconds": "number of seconds an image",
 }
 
+_RADIUS_CHOSEN = "_radius_chosen"
+_RADIUS_WANTED = "_radius_wanted"
 _CHOICE = "_choice"
 _LOADED = "_loaded"
 _DRAWN = "_drawn_keys"
@@ -115,6 +117,32 @@ def choose_level(name: str, seconds: float | None = None) -> None:
         st.session_state["seconds"] = float(seconds)
 
 
+# ---------------------------------------------------------------- radius
+
+
+def note_radius(*, is_chosen: bool) -> None:
+    """Remember whether somebody asked for the radius, by a link or in the sidebar."""
+    st.session_state[_RADIUS_CHOSEN] = is_chosen
+
+
+def radius_is_chosen() -> bool:
+    """Whether somebody asked for the radius; else a page may open at another one."""
+    return st.session_state.get(_RADIUS_CHOSEN, False)
+
+
+def move_to_radius(epsilon: float) -> None:
+    """Begin anew with this radius in the sidebar, which is drawn already in this run."""
+    st.session_state[_RADIUS_WANTED] = f"{epsilon:g}"
+    st.rerun()
+
+
+def take_wanted_radius() -> None:
+    """Put the radius of `move_to_radius` in place (called by the sidebar before it draws)."""
+    wanted = st.session_state.pop(_RADIUS_WANTED, None)
+    if wanted is not None:
+        st.session_state["epsilon"] = wanted
+
+
 # ---------------------------------------------------------------- links
 
 
@@ -157,6 +185,11 @@ def addressed(key: str, known: Collection[str], default: str) -> dict[str, Any]:
         del st.query_params[key]
     st.session_state.setdefault(_DRAWN, {})[key] = None
     return {"key": key}
+
+
+def put(key: str, value: str) -> None:
+    """Choose an option of an `addressed` widget that is not drawn now (in callbacks only)."""
+    st.session_state[key] = st.session_state[f"_kept_{key}"] = value
 
 
 def parameters(**changes: Any) -> dict[str, Any]:

@@ -138,6 +138,7 @@ from dashboard.backend.scores import (
     score_figures,
     scores_spec,
     start_scores,
+    stored_radius,
     teachers_value,
 )
 from dashboard.backend.side_by_side import clean_images, pooled_histogram, side_by_side
@@ -311,6 +312,7 @@ __all__ = [
     "start_transfer",
     "stored",
     "stored_levels",
+    "stored_radius",
     "students",
     "summary_meanings",
     "teachers",

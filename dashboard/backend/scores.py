@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.backend import analyses
-from dashboard.backend.catalogue import choice_of
+from dashboard.backend.catalogue import choice_of, is_student_of
 from dashboard.backend.catalogue import students as students_of
 from dashboard.backend.choice import Choice
 from dashboard.backend.runs import check_may_start
@@ -150,7 +150,8 @@ def _scores(config: ScoresConfig) -> Scores:
 
 @st.cache_resource(max_entries=512, show_spinner=False)
 def _complete(key: str, config_json: str) -> Scores:
-    found = evaluation.stored_scores(ScoresConfig.model_validate_json(config_json))
+    config = ScoresConfig.model_validate_json(config_json)
+    found = evaluation.stored_scores(config, values_only=True)
     if found.missing:
         raise _IncompleteError(found)
     return found
@@ -178,6 +179,22 @@ def _measured_radii(choice: Choice, students: tuple[str, ...], stamp: tuple) -> 
         for epsilon in sorted(analysed)
         if any(_is_complete(other) for other in analysed[epsilon][:_ASKED])
     )
+
+
+def stored_radius(choice: Choice) -> float | None:
+    """The nearest radius at which some of the teacher's own students are measured in all figures.
+
+    None where some are at the choice's radius, everything else being equal, or at no other one.
+    """
+    own = [
+        card.name
+        for card in students_of(choice.dataset, choice.teacher)
+        if is_student_of(card, choice.teacher)
+    ]
+    if any(_is_complete(choice.but(student=name)) for name in own[:_ASKED]):
+        return None
+    radii = measured_radii(choice, own)
+    return min(radii, key=lambda radius: abs(radius - choice.epsilon), default=None)
 
 
 def _is_complete(choice: Choice) -> bool:

@@ -15,7 +15,7 @@ from dashboard.figures.ways import Way
 _WIDTHS = (270.0, 450.0)
 _LETTER, _LINE = 7.4, 15.0
 #: A line to keep clear of is as many points, a few pixels apart.
-_LINE_POINTS = 60
+_LINE_POINTS = 30
 #: How far a label's middle may be from its mark, and in which directions, nearest and level first.
 _REACHES = (13.0, 26.0, 40.0, 56.0, 74.0)
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -70,6 +70,8 @@ def label_places(
     for place in sorted(range(len(rows)), key=lambda one: not is_front.iloc[one]):
         width = _LETTER * len(ways[rows["recipe"].iloc[place]].label)
         for far, right, above in _steps(width):
+            # The line from the mark to its label must cross no other label.
+            arms = [_points((a[place], up[place]), right, above) for a in spots]
             boxes = [_around(a[place] + right, up[place] + above, width) for a in spots]
             if all(
                 box.left > -25
@@ -77,11 +79,15 @@ def label_places(
                 and 0 < up[place] + above < height - 80
                 and not any(box.meets(other) for other in [*marks[:place], *marks[place + 1 :]])
                 and not any(box.meets(point) for point in line)
-                for box, room, marks, line in zip(boxes, _WIDTHS, taken, lines, strict=True)
+                and not (far and any(p.meets(label) for p in way for label in marks[len(up) :]))
+                for box, room, marks, line, way in zip(
+                    boxes, _WIDTHS, taken, lines, arms, strict=True
+                )
             ):
                 found[place] = (right, above, far)
-                for marks, box in zip(taken, boxes, strict=True):
+                for marks, line, box, way in zip(taken, lines, boxes, arms, strict=True):
                     marks.append(box)
+                    line.extend(way if far else ())
                 break
     return found
 
@@ -91,14 +97,18 @@ def _around(middle: float, level: float, width: float) -> _Box:
     return _Box(middle - width / 2, level - _LINE / 2, middle + width / 2, level + _LINE / 2)
 
 
+def _points(start: tuple[float, float], right: float, above: float) -> list[_Box]:
+    """Points of a line, as small boxes."""
+    steps = (step / _LINE_POINTS for step in range(_LINE_POINTS + 1))
+    spots = [(start[0] + t * right, start[1] + t * above) for t in steps]
+    return [_Box(a - 1, b - 1, a + 1, b + 1) for a, b in spots]
+
+
 def _points_between(across: list[float], up: list[float], is_front: pd.Series) -> list[_Box]:
-    """Points of the line through the front, as small boxes."""
+    """Points of the line through the front."""
     corners = sorted((across[i], up[i]) for i, on in enumerate(is_front) if on)
-    return [
-        _Box(a + t * (c - a) - 1, b + t * (d - b) - 1, a + t * (c - a) + 1, b + t * (d - b) + 1)
-        for (a, b), (c, d) in itertools.pairwise(corners)
-        for t in (step / _LINE_POINTS for step in range(_LINE_POINTS + 1))
-    ]
+    ends = itertools.pairwise(corners)
+    return [point for (a, b), (c, d) in ends for point in _points((a, b), c - a, d - b)]
 
 
 def _steps(width: float) -> Iterator[tuple[bool, float, float]]:

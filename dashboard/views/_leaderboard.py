@@ -15,7 +15,7 @@ _MAIN = "Main figures"
 _BEST = "background-color: rgba(0, 158, 115, 0.20); font-weight: 700"
 _DIRECTION = {"higher": "Higher is better.", "lower": "Lower is better.", "neither": ""}
 #: So many rows are drawn at once; the table scrolls beyond them.
-_ROWS = 14
+_ROWS = 24
 
 
 def leaderboard(choice: backend.Choice, picked: Picked) -> None:
@@ -25,10 +25,11 @@ def leaderboard(choice: backend.Choice, picked: Picked) -> None:
         choice: teacher, images and ball.
         picked: the students.
     """
-    shown = _shown_figures()
+    shown = _shown_figures(picked.order)
     known = picked.rows[list(shown)].notna()
     if known.to_numpy().any():
         _table(picked, [name for name in shown if known[name].any()])
+        _two_ticked(picked)
         _downloads(choice, picked, shown)
     if picked.together and _is_of_some_seeds(picked, shown):
         st.caption(
@@ -48,8 +49,11 @@ def _is_of_some_seeds(picked: Picked, names: Sequence[str]) -> bool:
     return bool((of_any & ~of_all).to_numpy().any())
 
 
-def _shown_figures() -> list[str]:
-    """The figures that are asked for, in the order of all."""
+def _shown_figures(order: str) -> list[str]:
+    """The figures that are asked for, in the order of all, behind the one that orders the rows.
+
+    A phone shows one figure beside the names, and that should be the one by which they are sorted.
+    """
     groups = {group.title: group.figures for group in backend.figure_groups()}
     known = backend.score_figures()
     main = tuple(name for name, figure in known.items() if figure.is_main)
@@ -63,7 +67,7 @@ def _shown_figures() -> list[str]:
         **state.bound("figures"),
     )
     wanted = {name for part in chosen or [_MAIN] for name in parts_of[part]}
-    return [name for name in known if name in wanted]
+    return [order, *(name for name in known if name in wanted and name != order)]
 
 
 def _table(picked: Picked, shown: Sequence[str]) -> None:
@@ -74,8 +78,8 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
             "method" if picked.together else "student",
             pinned=True,
             width=150 if picked.together else 200,
-            help="What its students' names have of their own; a click makes the student the one that all "
-            "pages show.",
+            help="What its students' names have of their own. A tick makes the student the one that all "
+            "pages show, and a second one the other of *Two students*.",
         )
     }
     if picked.together:
@@ -101,24 +105,62 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
             lambda column, best=best: [_BEST if is_best else "" for is_best in best],
             subset=[name],
         )
-    key = f"leaderboard_{picked.together}_{picked.order}"
-    names = picked.shown
-
-    def clicked() -> None:
-        chosen = st.session_state[key]["selection"]["rows"]
-        if chosen:
-            st.session_state["student"] = names[chosen[0]]
-
     st.dataframe(
         styled,
-        key=key,
-        on_select=clicked,
-        selection_mode="single-row",
+        key=_key(picked),
+        on_select=lambda: _ticked(picked),
+        selection_mode="multi-row",
         hide_index=True,
-        placeholder="",
+        placeholder=_placeholder(picked, shown),
         height="content" if len(table) <= _ROWS else 38 + 35 * _ROWS,
         column_config=config,
-        alt="Leaderboard of the students, best first; select a row to choose the student",
+        alt="Leaderboard of the students, best first; tick a row to choose the student, and a second one "
+        "to compare the two",
+    )
+
+
+def _placeholder(picked: Picked, shown: Sequence[str]) -> str:
+    """What stands in all empty cells: why they are."""
+    groups = {name: group.name for group in backend.figure_groups() for name in group.figures}
+    unmeasured, none = False, False
+    for name in shown:
+        is_empty = picked.rows[name].isna().to_numpy()
+        lacks = picked.lacks(groups[name])
+        unmeasured |= bool((is_empty & lacks).any())
+        none |= bool((is_empty & ~lacks).any())
+    return "no figure" if unmeasured and none else "not measured" if unmeasured else "none"
+
+
+def _key(picked: Picked) -> str:
+    return f"leaderboard_{picked.together}_{picked.order}"
+
+
+def _ticked(picked: Picked) -> None:
+    """Take up the rows that are ticked: the first as the student of all pages, the last as the other."""
+    names = [picked.shown[row] for row in st.session_state[_key(picked)]["selection"]["rows"]]
+    before = st.session_state.get("_ticked", [])
+    # The table tells them from top to bottom.
+    ticked = [name for name in before if name in names] + [n for n in names if n not in before]
+    st.session_state["_ticked"] = ticked
+    if ticked:
+        st.session_state["student"] = ticked[0]
+    if len(ticked) > 1:
+        state.put("other", ticked[-1])
+
+
+def _two_ticked(picked: Picked) -> None:
+    """The way to the two that are ticked."""
+    ticked = st.session_state.get("_ticked", [])
+    rows = st.session_state.get(_key(picked), {}).get("selection", {}).get("rows", [])
+    if len(rows) < 2 or len(ticked) < 2:
+        return
+    labels = dict(zip(picked.shown, picked.labels, strict=True))
+    first, other = (labels.get(ticked[place], ticked[place]) for place in (0, -1))
+    st.button(
+        f"Compare {first} with {other}, image by image",
+        icon=":material/compare_arrows:",
+        key="two_ticked",
+        on_click=lambda: st.session_state.update(part="Two students"),
     )
 
 

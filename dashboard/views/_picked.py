@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -43,6 +44,13 @@ class Picked:
         """Which of some rows, of `methods` or `each`, may be the best and on fronts."""
         is_copy = backend.is_copy(rows)
         return ~is_copy | self.copies
+
+    def lacks(self, group: str) -> np.ndarray:
+        """Of which of `rows` a group of figures is not measured, of some seed at least; bool, (N,)."""
+        is_missing = self.each["missing"].map(lambda names: group in names.split(", ")).astype(bool)
+        recipes = self.each.loc[is_missing, "recipe"]
+        by_method = self.methods["recipe"].isin(recipes)
+        return (by_method if self.together else is_missing).to_numpy()
 
     @property
     def rows(self) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from dashboard.views._leaderboard import leaderboard
 from dashboard.views._picked import Picked, pick
 from dashboard.views._seeds import over_seeds
 from dashboard.views._side_by_side import two_students
+from dashboard.views._stored_radius import open_where_stored
 from dashboard.views._transfer import carried_over
 
 TITLE = "Compare methods"
@@ -40,6 +41,7 @@ look at the other's weights.
 def render() -> None:
     """Draw the page."""
     choice = state.choice()
+    open_where_stored(choice)
     picked = pick(choice)
     if not picked.students:
         st.info(

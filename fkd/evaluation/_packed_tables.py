@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,22 @@ def is_packed_file(path: Path) -> bool:
     return path.name.startswith(PREFIX)
 
 
-def find_packed(folder: Path, key: str) -> StoredTable | None:
-    """The table called ``key`` of a packed folder; None where it is not there, or damaged."""
+def find_packed(
+    folder: Path, key: str, columns: Collection[str] | None = None
+) -> StoredTable | None:
+    """The table called ``key`` of a packed folder; None where it is not there, or damaged.
+
+    Args:
+        folder: the packed folder.
+        key: the table's.
+        columns: those that are wanted, in the table's order; all if None.
+    """
     packed = packed_tables(folder).get(key)
     rows = None if packed is None else _part(folder, packed.rows)
     if rows is None:
         return None
+    if columns is not None:
+        rows = rows.select([name for name in rows.column_names if name in columns])
     return StoredTable(own_categories(rows).to_pandas(), json.loads(packed.metadata))
 
 

@@ -75,6 +75,9 @@ SCORE_COLUMNS: tuple[Column, ...] = (
     Column("key", _DICTIONARY, "hash", "Key of the group's table: hash of all that determines it."),
 )
 
+#: What a leaderboard reads.
+VALUE_COLUMNS = ("figure", "value")
+
 
 def empty(columns: tuple[Column, ...]) -> pd.DataFrame:
     """A table of these columns without rows."""
@@ -86,6 +89,12 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not tables:
         return empty(SCORE_COLUMNS)
     return conform(pd.concat(tables, ignore_index=True), SCORE_COLUMNS)
+
+
+def values(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of several groups as one, of the columns `VALUE_COLUMNS` alone."""
+    parts = [table[list(VALUE_COLUMNS)] for table in tables]
+    return pd.concat(parts, ignore_index=True) if parts else empty(SCORE_COLUMNS)[[*VALUE_COLUMNS]]
 
 
 def rows(group: ScoreGroup, pair: ScoredPair, measured: GroupScores, key: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,12 +48,17 @@ def witness_path(table_path: Path) -> Path:
     return table_path.with_suffix(_WITNESS_SUFFIX)
 
 
-def find_table(folder: str, key: str) -> StoredTable | None:
+def find_table(folder: str, key: str, columns: Collection[str] | None = None) -> StoredTable | None:
     """The table called ``key`` in a folder of the results, else of what is shipped; None without one.
 
     A damaged table is as good as none: it is computed again and replaced.
+
+    Args:
+        folder: of the results and of what is shipped.
+        key: the table's.
+        columns: those that are needed, which of a packed table are read alone; all if None.
     """
-    found = _find(folder, key)
+    found = _find(folder, key, columns)
     return None if found is None else found[1]
 
 
@@ -77,12 +83,14 @@ def is_stored(folder: Path, key: str) -> bool:
     return (folder / f"{key}.parquet").is_file() or key in packed_tables(folder)
 
 
-def _find(folder: str, key: str) -> tuple[Path, StoredTable] | None:
+def _find(
+    folder: str, key: str, columns: Collection[str] | None = None
+) -> tuple[Path, StoredTable] | None:
     """The table, and where it lies or, packed, would lie."""
     for place in (results_dir(), shipped_dir()):
         path = place / folder / f"{key}.parquet"
         try:
-            stored = read_table(path) if path.is_file() else find_packed(path.parent, key)
+            stored = read_table(path) if path.is_file() else find_packed(path.parent, key, columns)
         except StoreError:
             continue
         if stored is not None and stored.metadata.get("key") == key:

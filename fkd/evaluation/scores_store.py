@@ -7,6 +7,7 @@ a measurement that is stopped goes on with the groups that are not finished.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,14 @@ from fkd.core.errors import DataError, UnsupportedModelError
 from fkd.core.hashing import hash_json, short
 from fkd.core.paths import results_dir
 from fkd.core.progress import ProgressCallback, report
-from fkd.evaluation._scores_table import SCORE_COLUMNS, empty, joined, rows
+from fkd.evaluation._scores_table import (
+    SCORE_COLUMNS,
+    VALUE_COLUMNS,
+    empty,
+    joined,
+    rows,
+    values,
+)
 from fkd.evaluation._stored_tables import find_table, provenance
 from fkd.evaluation.scored_pair import ScoredPair, ScoresConfig
 from fkd.evaluation.scores import SCORES, GroupScores, ScoreGroup
@@ -127,13 +135,17 @@ def find_scores(config: ScoresConfig) -> Scores | None:
     return None if set(found.missing) == set(config.groups) else found
 
 
-def stored_scores(config: ScoresConfig) -> Scores:
+def stored_scores(config: ScoresConfig, *, values_only: bool = False) -> Scores:
     """As `find_scores`; where no group is stored, a table without rows with all groups ``missing``.
+
+    Args:
+        config: whose figures.
+        values_only: of the table only the columns ``figure`` and ``value``, which takes half the time.
 
     Raises:
         FkdError: as `find_scores`.
     """
-    return _collect(ScoredPair(config, device="cpu"), {})
+    return _collect(ScoredPair(config, device="cpu"), {}, VALUE_COLUMNS if values_only else None)
 
 
 def score_pair(
@@ -194,34 +206,42 @@ class _Group:
     detail: StoredTable | None
 
 
-def _collect(pair: ScoredPair, made: dict[str, _Group]) -> Scores:
-    """What is there of the groups asked for: made just now, or stored."""
+def _collect(
+    pair: ScoredPair, made: dict[str, _Group], columns: Collection[str] | None = None
+) -> Scores:
+    """What is there of the groups asked for: made just now, or stored; all columns or those named."""
     found: dict[str, _Group] = {}
     keys = []
     for name in pair.config.groups:
         group = SCORES.get(name)()
         keys.append(_group_key(group, pair))
-        one = made.get(name) or _measured_elsewhere(group, pair) or _find(group, keys[-1])
+        one = (
+            made.get(name)
+            or _measured_elsewhere(group, pair, columns)
+            or _find(group, keys[-1], columns)
+        )
         if one is not None:
             found[name] = one
     tables = [one.scores.table for one in found.values()]
     return Scores(
         key=_joint_key(keys),
         config=pair.config,
-        table=joined(tables),
+        table=joined(tables) if columns is None else values(tables),
         metadata={name: one.scores.metadata for name, one in found.items()},
         details={name: one.detail.table for name, one in found.items() if one.detail is not None},
         missing=tuple(name for name in pair.config.groups if name not in found),
     )
 
 
-def _measured_elsewhere(group: ScoreGroup, pair: ScoredPair) -> _Group | None:
+def _measured_elsewhere(
+    group: ScoreGroup, pair: ScoredPair, columns: Collection[str] | None
+) -> _Group | None:
     """Figures from where the set out of distribution is, which shipped ones are; None if it is here."""
     if pair.outside is None or pair.outside.is_available():
         return None
     pair.as_if_outside_were_here = True
     try:
-        return _find(group, _group_key(group, pair))
+        return _find(group, _group_key(group, pair), columns)
     except DataError:
         # A set without a known fingerprint: nobody knows what it would hold.
         return None
@@ -229,8 +249,8 @@ def _measured_elsewhere(group: ScoreGroup, pair: ScoredPair) -> _Group | None:
         pair.as_if_outside_were_here = False
 
 
-def _find(group: ScoreGroup, key: str) -> _Group | None:
-    scores = find_table(_FOLDER, key)
+def _find(group: ScoreGroup, key: str, columns: Collection[str] | None) -> _Group | None:
+    scores = find_table(_FOLDER, key, columns)
     detail = find_table(_FOLDER, _detail_key(key)) if group.detail_columns else None
     if scores is None or (group.detail_columns and detail is None):
         return None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from dashboard import backend
-from dashboard.views._leaderboard import _column, _listed
+from dashboard.views._leaderboard import _column, _listed, _ticked
 from fkd.core.paths import models_dir
-from fkd.evaluation import ScoresConfig, score_students, spread
+from fkd.evaluation import ScoresConfig, analyse, score_students, spread
 from fkd.runs import KINDS
 from tests.dashboard.conftest import run_record
 from tests.support.pairs import save_digits_model
@@ -234,3 +235,76 @@ def test_two_figures_against_each_other_name_who_is_left_out(opened, three, meas
     twice = dict.fromkeys(("first_x", "first_y"), "examples trained on")
     same = opened("compare", **three, **twice).check()
     assert "Choose two different figures." in same.text
+
+
+@pytest.fixture
+def elsewhere(pair, choice, monkeypatch) -> dict[str, object]:
+    """The pair's address without a radius; its figures are stored at 0.1, not where pages open."""
+    analyse(choice.but(epsilon=0.1).config(), device="cpu")
+    monkeypatch.setattr("dashboard.backend.scores._is_complete", lambda other: other.epsilon == 0.1)
+    return {name: value for name, value in pair.items() if name != "epsilon"}
+
+
+def test_without_a_radius_the_page_opens_where_figures_are_stored(opened, elsewhere):
+    session = opened("gaps", **elsewhere).check()
+    usual = session.app.session_state["epsilon"]
+    assert usual == "0.05"
+    session.page("compare").check()
+    assert session.app.session_state["epsilon"] == "0.1"
+    assert "where the figures of this teacher's students are stored" in session.text
+    [button] = session.buttons("Back to ε\u00a0=\u00a00.05")
+    button.click()
+    session.rerun().check()
+    # It stays where it was put, also on the way back from another page.
+    for page in ("gaps", "compare"):
+        session.page(page).check()
+        assert session.app.session_state["epsilon"] == usual
+    assert "where the figures" not in session.text
+
+
+def test_a_radius_that_was_asked_for_stays(opened, elsewhere):
+    session = opened("compare", **elsewhere, epsilon=0.05).check()
+    assert session.app.session_state["epsilon"] == "0.05"
+    assert not session.buttons("Back to ε\u00a0=\u00a00.05")
+    # One that is measured is a click away all the same.
+    assert session.buttons("ε\u00a0=\u00a00.1")
+
+
+def test_where_nothing_is_stored_the_page_stays_at_the_usual_radius(opened, pair, choice):
+    query = {name: value for name, value in pair.items() if name != "epsilon"}
+    session = opened("compare", **query).check()
+    assert session.app.session_state["epsilon"] == "0.05"
+    assert backend.stored_radius(choice) is None
+
+
+def test_cells_without_a_figure_say_why(opened, three, measured, choice):
+    def said(**query: object) -> str:
+        session = opened("compare", **three, **query).check()
+        [table] = [one for one in session.app.dataframe if "name" in one.value]
+        assert table.value.isna().any(axis=None)
+        return table.proto.placeholder
+
+    # Nobody trained the pair's student here, and it alone is analysed.
+    assert said(figures="Cost") == "no figure"
+    assert said(order="parameters", figures="Cost") == "none"
+    assert said(figures="Faithfulness", order="parameters") == "not measured"
+
+
+def test_ticks_choose_the_student_of_all_pages_and_the_other_one(three, monkeypatch):
+    state: dict = {}
+    monkeypatch.setattr("streamlit.session_state", state)
+    picked = SimpleNamespace(shown=("a", "b", "c"), together=False, order="flops")
+
+    def tick(*rows: int) -> None:
+        state["leaderboard_False_flops"] = {"selection": {"rows": list(rows), "columns": []}}
+        _ticked(picked)
+
+    tick(2)
+    assert state["student"] == "c" and "other" not in state
+    # The table tells of ticked rows from top to bottom, not in the order in which they were.
+    tick(0, 2)
+    assert (state["student"], state["other"]) == ("c", "a")
+    tick(0, 1, 2)
+    assert (state["student"], state["other"]) == ("c", "b")
+    tick(0, 1)
+    assert (state["student"], state["other"]) == ("a", "b")

@@ -272,6 +272,15 @@ def test_bad_input_is_one_sentence(students):
             refused([first, other])
 
 
+def test_values_alone_make_the_same_leaderboard(students):
+    configs = score_configs(SETTINGS, ["one", "two"])
+    score_students(configs, device="cpu")
+    whole = [stored_scores(config) for config in configs]
+    alone = [stored_scores(config, values_only=True) for config in configs]
+    assert [len(scores.table) for scores in alone] == [len(scores.table) for scores in whole]
+    pd.testing.assert_frame_equal(leaderboard_of(alone), leaderboard_of(whole))
+
+
 def test_an_analysis_stands_in_for_missing_faithfulness(students):
     config = score_configs({**SETTINGS, "groups": ["faithfulness", "cost"]}, ["one"])[0]
     nothing = stored_scores(config)
