@@ -164,7 +164,11 @@ def card_differences(names: list[str], dataset: str, *, show_all: bool = False) 
     table = pd.DataFrame(settings).fillna("—")
     if show_all or table.shape[1] < 2:
         return table
-    return table[table.nunique(axis=1) > 1]
+    # A copy was not trained: that its training has no batch size, say, sets nobody apart.
+    is_training = table.index.str.startswith("training: ")
+    there = table.mask(table == "—")
+    differs = table.nunique(axis=1).where(~is_training, there.nunique(axis=1))
+    return table[differs > 1]
 
 
 def download(name: str, progress: ProgressCallback | None = None) -> None:

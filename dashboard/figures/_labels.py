@@ -70,25 +70,30 @@ def label_places(
     for place in sorted(range(len(rows)), key=lambda one: not is_front.iloc[one]):
         width = _LETTER * len(ways[rows["recipe"].iloc[place]].label)
         for far, right, above in _steps(width):
-            # The line from the mark to its label must cross no other label.
-            arms = [_points((a[place], up[place]), right, above) for a in spots]
-            boxes = [_around(a[place] + right, up[place] + above, width) for a in spots]
-            if all(
-                box.left > -25
-                and box.right < room + 25
-                and 0 < up[place] + above < height - 80
-                and not any(box.meets(other) for other in [*marks[:place], *marks[place + 1 :]])
-                and not any(box.meets(point) for point in line)
-                and not (far and any(p.meets(label) for p in way for label in marks[len(up) :]))
-                for box, room, marks, line, way in zip(
-                    boxes, _WIDTHS, taken, lines, arms, strict=True
-                )
+            boxes = [_around(across[place] + right, up[place] + above, width) for across in spots]
+            if not 0 < up[place] + above < height - 80 or any(
+                box.left <= -25
+                or box.right >= room + 25
+                or any(box.meets(other) for other in [*marks[:place], *marks[place + 1 :], *line])
+                for box, room, marks, line in zip(boxes, _WIDTHS, taken, lines, strict=True)
             ):
-                found[place] = (right, above, far)
-                for marks, line, box, way in zip(taken, lines, boxes, arms, strict=True):
-                    marks.append(box)
-                    line.extend(way if far else ())
-                break
+                continue
+            # The line from a mark to a label far off must cross no other label.
+            arms = [
+                _points((across[place], up[place]), right, above) if far else [] for across in spots
+            ]
+            if any(
+                point.meets(label)
+                for arm, marks in zip(arms, taken, strict=True)
+                for point in arm
+                for label in marks[len(up) :]
+            ):
+                continue
+            found[place] = (right, above, far)
+            for marks, line, box, arm in zip(taken, lines, boxes, arms, strict=True):
+                marks.append(box)
+                line.extend(arm)
+            break
     return found
 
 

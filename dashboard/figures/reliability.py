@@ -72,7 +72,8 @@ def reliability(
         )
     theme.lay_out(
         figure,
-        x=f"teacher's mean confidence {_AT[at]} (probability)",
+        # Two lines: a phone has no room for it in one.
+        x=f"teacher's mean confidence<br>{_AT[at]} (probability)",
         y="student's mean confidence (probability)",
         height=height,
         x_range=UNIT,

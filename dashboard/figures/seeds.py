@@ -80,7 +80,8 @@ def seeds(
     )
     theme.lay_out(
         figure,
-        x=theme.figure_title(known),
+        # Two lines: beside the names a phone has no room for it in one.
+        x=theme.figure_title(known).replace(" (", "<br>(", 1),
         y="",
         height=130 + 34 * max(1, len(drawn)),
     )

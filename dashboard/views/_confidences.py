@@ -23,7 +23,9 @@ def confidences(choice: backend.Choice, picked: Picked) -> None:
         "Images are put together by the teacher's confidence in the compared class. On the diagonal both "
         "are as confident; above it the student is surer than its teacher. Larger marks hold more images."
     )
-    recipes = list(picked.methods["recipe"])
+    # A copy is as sure as its teacher by itself.
+    order = picked.compared(picked.methods).sort_values(ascending=False, kind="stable").index
+    recipes = list(picked.methods.loc[order, "recipe"])
     labels = {recipe: picked.ways[recipe].label for recipe in recipes}
     lines = st.multiselect(
         "Methods drawn",

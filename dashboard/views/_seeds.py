@@ -22,6 +22,11 @@ def over_seeds(choice: backend.Choice, picked: Picked) -> None:
         st.info("No student is measured in this figure; measure them on *Leaderboard*.")
         return
     parts.chart(figures.seeds(picked.methods, picked.each, picked.ways, picked.order), "over_seeds")
+    absent = picked.methods.loc[picked.methods[picked.order].isna(), "recipe"]
+    if len(absent):
+        st.caption(
+            f"Without this figure: {', '.join(picked.ways[recipe].label for recipe in absent)}."
+        )
     alone = int((picked.methods["seeds"] < 2).sum())
     if alone:
         st.caption(

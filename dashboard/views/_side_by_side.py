@@ -128,4 +128,6 @@ def _furthest(choice: backend.Choice, table: pd.DataFrame) -> None:
                     f"A {figures.bracket_text(row.gap_attack_a, row.gap_certified_a)}  \n"
                     f"B {figures.bracket_text(row.gap_attack_b, row.gap_certified_b)}"
                 )
-                parts.page_link("gaps", "A's gap there", ":material/scatter_plot:", example=index)
+                parts.page_link(
+                    "gaps", "Look closer at A", ":material/scatter_plot:", example=index
+                )

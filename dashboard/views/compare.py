@@ -80,9 +80,17 @@ def _differences(choice: backend.Choice, picked: Picked) -> None:
         st.dataframe(
             table.set_axis(picked.labels, axis=1),
             height="content",
-            column_config={"_index": st.column_config.TextColumn(width=190, pinned=True)},
+            column_config={
+                "_index": st.column_config.TextColumn(width=190, pinned=True),
+                # By themselves columns are as wide as their names, and cut off what is longer.
+                **{name: st.column_config.TextColumn(width=_width(name)) for name in picked.labels},
+            },
             alt="Settings that differ between the students",
         )
+
+
+def _width(label: str) -> int:
+    return max(96, 28 + 7 * len(label))
 
 
 if __name__ == "__main__":

@@ -131,3 +131,36 @@ def test_settings_that_differ_are_told_once(two, choice):
     table = backend.card_differences(["tiny-student", OTHER], "digits")
     assert table.loc["architecture: hidden"].tolist() == ["[12]", "[8]"]
     assert not [name for name in table.index if name.startswith("training: method")]
+
+
+def test_that_a_copy_was_not_trained_sets_nobody_apart(two):
+    made = {"teacher": {"name": two["teacher"], "model_hash": ""}, "hidden": (12,), "seed": 5}
+    for name, rate in (("tiny-slow", 0.1), ("tiny-fast", 0.2)):
+        settings = {"epochs": 3, "learning_rate": rate}
+        save_digits_model(name, "student", **made, training_config=settings)
+    table = backend.card_differences(["tiny-student", "tiny-slow", "tiny-fast"], "digits")
+    assert table.loc["training: learning_rate"].tolist() == ["—", "0.1", "0.2"]
+    assert "training: epochs" not in table.index
+    every = backend.card_differences(["tiny-student", "tiny-slow"], "digits", show_all=True)
+    assert every.loc["training: epochs"].tolist() == ["—", "3"]
+
+
+def test_students_without_the_figure_are_named_beside_the_seeds(opened, two):
+    session = opened("compare", **two, part="Seeds").check()
+    assert "Without this figure: other." in session.text
+
+
+def test_lines_of_copies_are_not_the_first_to_be_drawn(opened, two):
+    save_digits_model(
+        "tiny-a-copy",
+        "student",
+        hidden=(8,),
+        seed=5,
+        method="quantised",
+        teacher={"name": two["teacher"], "model_hash": ""},
+    )
+    for query, place in (({}, -1), ({"copies": "true"}, 0)):
+        order = {"order": "parameters", "part": "Confidence"}
+        session = opened("compare", **two, **order, **query).check()
+        [box] = [box for box in session.app.multiselect if box.label == "Methods drawn"]
+        assert (box.options.index("a-copy") == len(box.options) - 1) == (place == -1)
