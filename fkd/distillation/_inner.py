@@ -33,6 +33,19 @@ def frozen_statistics(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def _frozen_parameters(network: nn.Module) -> Iterator[None]:
+    """No gradient for parameters inside: layers that compute their own would compute it all the same."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 def uniform_start(batch: Batch, epsilon: float, stream: int = 0) -> Tensor:
     """A uniform point of each image's ball, shaped like the images."""
     lower, upper = Ball(epsilon=epsilon).limits(batch.images)
@@ -75,7 +88,7 @@ def ascend(
     """
     lower, upper = Ball(epsilon=epsilon).limits(images)
     points = start.detach()
-    with frozen_statistics(network):
+    with frozen_statistics(network), _frozen_parameters(network):
         for _ in range(steps):
             points.requires_grad_(True)
             with torch.enable_grad():

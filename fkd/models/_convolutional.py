@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from fkd.core.errors import ConfigError
+from fkd.models._strided import StridedConv2d
 
 
 class ConvLayer(NamedTuple):
@@ -44,7 +45,8 @@ def convolutional(
         width = conv_output(width, layer.kernel, layer.stride)
         if min(height, width) < 1:
             raise too_small(name, image_shape)
-        layers[f"conv{number}"] = nn.Conv2d(
+        kind = StridedConv2d if layer.stride > 1 else nn.Conv2d
+        layers[f"conv{number}"] = kind(
             channels, layer.channels, layer.kernel, layer.stride, padding=1
         )
         relus += 1

@@ -12,11 +12,13 @@ from torch import fx, nn
 
 from fkd.bounds.engine import layers
 from fkd.core.errors import UnsupportedModelError
+from fkd.models._strided import StridedConv2d
 from fkd.models.base import ChannelAffine
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LEAVES = (
     ChannelAffine,
+    StridedConv2d,
     nn.Conv2d,
     nn.Linear,
     nn.ReLU,
