@@ -33,7 +33,7 @@ def open_where_stored(choice: backend.Choice) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="stored_radius"):
         st.caption(
             f":material/info: Shown within **{here}**, where the figures of this teacher's students are "
-            f"stored. The usual {there} has no stored figures.",
+            f"stored; within the usual {there} not all of them are.",
             width="content",
         )
         st.button(f"Back to {there}", icon=":material/undo:", on_click=_back, args=(usual.epsilon,))

@@ -27,7 +27,8 @@ _EXPLANATION = """
 All students are measured against the same teacher, on the same images and within the same ε, so their
 figures can be compared. **Order by** sorts every table and chart of the page; *best first*.
 
-**Leaderboard**: one row a method, mean ± standard deviation over its seeds, or one row a student. Below,
+**Leaderboard**: one row a method, mean ± standard deviation over its seeds, or one row a student. Click
+a heading to sort; tick a student to see it on all pages, and a second one to compare the two. Below,
 two figures against each other: those on the dotted line are beaten in both by none. **Gaps**: the better
 student has a short bracket near 0: the attack finds little, and the certificate proves that there is
 little to find. A short bracket far from 0 is a certain difference; a long one cannot tell.
