@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import pandas as pd
@@ -98,12 +99,14 @@ SHOWN_FIRST = "faithful"
 def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
     """Teacher, student and radius (L∞) to show first: a pair whose analysis is stored, if there is one.
 
-    Shipped pairs come first, by name; students of `SHOWN_FIRST` before others, and those that were
-    trained before mere copies of the teacher, so the choice is the same on every machine; of the radii
-    stored for it, the middle one: at the smallest little happens, at the largest little can be proved.
+    Shipped pairs come first; students of `SHOWN_FIRST` before others, those that were trained before
+    mere copies, the teacher of most such students before others, then by name, so the choice is the same on
+    every machine; of the radii stored for it, the middle one: at the smallest little happens, at the
+    largest little can be proved.
     """
     usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0], DEFAULT_LEVEL)
     found: dict[tuple[bool, bool, bool, str, str], list[AnalysisEntry]] = {}
+    compared: defaultdict[str, set[str]] = defaultdict(set)
     known = {card.name: card for card in list_models(dataset)}
     for entry in list_analyses(dataset):
         choice = choice_of(entry.config)
@@ -114,8 +117,17 @@ def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
             continue
         order = (not entry.is_shipped, student.method != SHOWN_FIRST, not student.history)
         found.setdefault((*order, choice.teacher, choice.student), []).append(entry)
+        if student.history:
+            compared[choice.teacher].add(choice.student)
+
+    def place(pair: tuple[bool, bool, bool, str, str]) -> tuple[bool | int | str, ...]:
+        *order, teacher, student = pair
+        return (*order, -len(compared[teacher]), teacher, student)
+
     # Whether an entry is current takes a hash: of the zoo's hundreds, few are asked.
-    for (*_, teacher, student_name), entries in sorted(found.items(), key=lambda item: item[0]):
+    for (*_, teacher, student_name), entries in sorted(
+        found.items(), key=lambda item: place(item[0])
+    ):
         radii = sorted(entry.config.epsilon for entry in entries if is_current(entry))
         if radii:
             return teacher, student_name, radii[len(radii) // 2]
