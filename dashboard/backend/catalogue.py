@@ -100,9 +100,9 @@ def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
     """Teacher, student and radius (L∞) to show first: a pair whose analysis is stored, if there is one.
 
     Shipped pairs come first; students of `SHOWN_FIRST` before others, those that were trained before
-    mere copies, the teacher of most such students before others, then by name, so the choice is the same on
-    every machine; of the radii stored for it, the middle one: at the smallest little happens, at the
-    largest little can be proved.
+    mere copies, the teacher of most such students before others, then by name, so the choice is the
+    same on every machine; of the radii stored for it, the middle one: at the smallest little happens,
+    at the largest little can be proved.
     """
     usual = (DEFAULT_COUNT, GAP_CLASSES[0], NORMS[0], DEFAULT_LEVEL)
     found: dict[tuple[bool, bool, bool, str, str], list[AnalysisEntry]] = {}

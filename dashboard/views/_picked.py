@@ -97,7 +97,9 @@ def pick(choice: backend.Choice) -> Picked:
             "marked as the best and be on the dotted line. They are shown either way.",
             **state.bound("copies"),
         )
-    board = backend.board(choice, names)
+    # The first look reads and joins some tables for each student: seconds, for twenty of them.
+    with st.spinner("Putting the students' figures together …"):
+        board = backend.board(choice, names)
     each = backend.ranked(board.students, order) if names else board.students
     by_method = backend.ranked(board.methods, order) if names else board.methods
     students = tuple(each["student"])
