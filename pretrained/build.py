@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,6 +186,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def end_with_children() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: with what it started, not leaving it behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Read the command line and build; the exit code."""
     keep_freed_memory()
@@ -226,4 +232,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
+    end_with_children()
     sys.exit(main())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +91,26 @@ def test_an_interruption_leaves_no_process_behind(log, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run_jobs([note(log, "long", code="import time; time.sleep(60)")], 1)
     assert started == [1]
+
+
+def test_a_build_that_is_told_to_end_leaves_no_process_behind(tmp_path):
+    """By a scheduler or a shell's ``kill``, not only by Ctrl-C."""
+    pid = tmp_path / "pid"
+    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = (
+        "import sys; from pretrained.build import end_with_children; "
+        "from pretrained.jobs import Job, run_jobs; end_with_children(); "
+        f"run_jobs([Job('one', (sys.executable, '-c', {child!r}))], 1)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=root)
+    try:
+        while not (pid.is_file() and pid.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+    finally:
+        process.kill()
