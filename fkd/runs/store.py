@@ -199,7 +199,8 @@ class RunStore:
         if not self.exists():
             return None
         now = time.time()
-        with self._open() as connection:
+        # One transaction: callers that all saw the same oldest run would leave the next one waiting.
+        with self._transaction() as connection:
             row = connection.execute(
                 "SELECT id FROM runs WHERE state = 'queued' ORDER BY queued, rowid LIMIT 1"
             ).fetchone()
