@@ -89,6 +89,7 @@ DATA: dict[str, Data] = {
             "shift": 2,
             "report_epsilons": (1 / 255, 2 / 255, 8 / 255),
         },
+        # Few, and networks no larger than those of the other sets: the zoo has to be built on a CPU.
         epochs={"plain": 15, "bounds": 8},
         attack={"epsilon": 8 / 255, "steps": 7, "step_size": 2 / 255},
         # At 8/255 nothing can be proved of networks of this size.
@@ -96,7 +97,6 @@ DATA: dict[str, Data] = {
         epsilons=(1 / 255, 2 / 255, 8 / 255),
         repeat_epsilons=(2 / 255,),
         score_epsilon=2 / 255,
-        # Small networks and few epochs: the zoo has to be built on a CPU.
     ),
 }
 

@@ -125,11 +125,10 @@ def default_pair(dataset: str) -> tuple[str | None, str | None, float]:
         return (*order, -len(compared[teacher]), teacher, student)
 
     # Whether an entry is current takes a hash: of the zoo's hundreds, few are asked.
-    for (*_, teacher, student_name), entries in sorted(
-        found.items(), key=lambda item: place(item[0])
-    ):
-        radii = sorted(entry.config.epsilon for entry in entries if is_current(entry))
+    for pair in sorted(found, key=place):
+        radii = sorted(entry.config.epsilon for entry in found[pair] if is_current(entry))
         if radii:
+            *_, teacher, student_name = pair
             return teacher, student_name, radii[len(radii) // 2]
     first = next(iter(teachers(dataset)), None)
     if first is None:

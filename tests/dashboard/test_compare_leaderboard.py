@@ -17,7 +17,7 @@ from fkd.core.paths import models_dir
 from fkd.evaluation import ScoresConfig, analyse, score_students, spread
 from fkd.runs import KINDS
 from tests.dashboard.conftest import run_record
-from tests.support.pairs import save_digits_model
+from tests.support.pairs import save_digits_copy, save_digits_model
 
 #: Cheap groups: nothing is attacked.
 GROUPS = ["retention", "cost"]
@@ -191,14 +191,7 @@ def test_cells_with_equal_means_and_other_spreads_keep_their_own_texts():
 
 def test_copies_compete_only_when_asked(opened, three, measured):
     assert not [t for t in opened("compare", **three).check().app.toggle if "Copies" in t.label]
-    save_digits_model(
-        "tiny-rounded",
-        "student",
-        hidden=(8,),
-        seed=5,
-        method="quantised",
-        teacher={"name": three["teacher"], "model_hash": ""},
-    )
+    save_digits_copy("tiny-rounded", three["teacher"])
     session = opened("compare", **three).check()
     [toggle] = [t for t in session.app.toggle if t.label == "Copies compete"]
     assert toggle.value is False and "drawn but not compared" in session.text

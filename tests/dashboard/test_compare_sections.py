@@ -9,7 +9,7 @@ import pytest
 from dashboard import backend
 from fkd.evaluation import ScoresConfig, analyse, score_students, side_by_side
 from tests.dashboard.conftest import COUNT
-from tests.support.pairs import save_digits_model
+from tests.support.pairs import save_digits_copy, save_digits_model
 
 OTHER = "tiny-other"
 SECTIONS = ["Gaps", "Seeds", "Two students", "Confidence", "Carried over", "Settings"]
@@ -151,14 +151,7 @@ def test_students_without_the_figure_are_named_beside_the_seeds(opened, two):
 
 
 def test_lines_of_copies_are_not_the_first_to_be_drawn(opened, two):
-    save_digits_model(
-        "tiny-a-copy",
-        "student",
-        hidden=(8,),
-        seed=5,
-        method="quantised",
-        teacher={"name": two["teacher"], "model_hash": ""},
-    )
+    save_digits_copy("tiny-a-copy", two["teacher"])
     for query, place in (({}, -1), ({"copies": "true"}, 0)):
         order = {"order": "parameters", "part": "Confidence"}
         session = opened("compare", **two, **order, **query).check()

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -75,6 +75,26 @@ def dashboard(home: Path, log: Path, **environment: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+@contextlib.contextmanager
+def faultless_dashboard(
+    home: Path, data: Path, prepare: Callable[[Path], object] | None = None
+) -> Iterator[str]:
+    """As `dashboard`, without downloaded sets; afterwards no error may have been noted anywhere.
+
+    Args:
+        home: an empty folder.
+        data: another one.
+        prepare: called with ``home`` before the server starts.
+    """
+    if prepare is not None:
+        prepare(home)
+    log = home / "server.log"
+    with dashboard(home, log, FKD_DATA_DIR=str(data)) as address:
+        yield address
+    assert "Traceback" not in log.read_text()
+    assert not (home / "logs").exists(), "the guard noted an unexpected error"
 
 
 def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from dashboard import backend
-from tests.e2e._browser import DESKTOP, chromium, chromium_path, dashboard, settle
+from tests.e2e._browser import DESKTOP, chromium_path, faultless_dashboard, settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -26,17 +26,8 @@ ROW = 35
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    data = tmp_path_factory.mktemp("data")
-    with dashboard(home, home / "server.log", FKD_DATA_DIR=str(data)) as found:
-        yield found
-    assert "Traceback" not in (home / "server.log").read_text()
-    assert not (home / "logs").exists(), "the guard noted an unexpected error"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
+    home, data = (tmp_path_factory.mktemp(name) for name in ("home", "data"))
+    with faultless_dashboard(home, data) as found:
         yield found
 
 

@@ -16,9 +16,8 @@ from tests.e2e._browser import (
     DESKTOP,
     PHONE,
     analyse_what_is_shown_first,
-    chromium,
     chromium_path,
-    dashboard,
+    faultless_dashboard,
     settle,
 )
 
@@ -30,18 +29,8 @@ if chromium_path() is None and os.environ.get("CI", "").lower() != "true":
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    data = tmp_path_factory.mktemp("data")
-    analyse_what_is_shown_first(home)
-    with dashboard(home, home / "server.log", FKD_DATA_DIR=str(data)) as found:
-        yield found
-    assert "Traceback" not in (home / "server.log").read_text()
-    assert not (home / "logs").exists(), "the guard noted an unexpected error"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
+    home, data = (tmp_path_factory.mktemp(name) for name in ("home", "data"))
+    with faultless_dashboard(home, data, analyse_what_is_shown_first) as found:
         yield found
 
 

@@ -60,3 +60,11 @@ def save_digits_model(
         **card,
     }
     return save_model(models_dir() / name, network, ModelCard(**facts))
+
+
+def save_digits_copy(name: str, teacher: str) -> Model:
+    """A model whose card says that it is a rounded copy of its teacher."""
+    of_teacher = {"name": teacher, "model_hash": ""}
+    return save_digits_model(
+        name, "student", hidden=(8,), seed=5, method="quantised", teacher=of_teacher
+    )

@@ -205,11 +205,23 @@ class ChannelAffine(Affine):
         return self._spread(self.shift_size, like.dim(), 1).expand_as(like)
 
 
-class ChannelScaling(Layer):
-    """`fkd.models.base.ChannelAffine`: the normalisation in front of every network."""
+class PerChannel(Layer):
+    """A map of each channel that is known only when its module is asked."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
+
+    @abstractmethod
+    def resolve(self, centre: Tensor | None) -> Layer:
+        """The map of this pass."""
+
+    def interval(self, *inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Intervals through the resolved map."""
+        return self.resolve(None).interval(*inputs)
+
+
+class ChannelScaling(PerChannel):
+    """`fkd.models.base.ChannelAffine`: the normalisation in front of every network."""
 
     def resolve(self, centre: Tensor | None) -> Layer:
         """The per-channel map, in the type that the module has by now."""
@@ -217,20 +229,13 @@ class ChannelScaling(Layer):
         shift = self.module.bias
         return ChannelAffine(self.module.scale, shift, shift.abs())
 
-    def interval(self, *inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Intervals through the resolved map."""
-        return self.resolve(None).interval(*inputs)
 
-
-class BatchNormalisation(Layer):
+class BatchNormalisation(PerChannel):
     """Batch normalisation: running statistics in eval mode, the *clean* batch's when training.
 
     Statistics of the interval's ends would belong to no network; those of the clean batch are the
     ones the clean forward pass of the same step uses.
     """
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
 
     def resolve(self, centre: Tensor | None) -> Layer:
         """The per-channel map with this pass's statistics."""
@@ -249,10 +254,6 @@ class BatchNormalisation(Layer):
         if module.bias is not None:
             shift, size = shift + module.bias, size + module.bias.abs()
         return ChannelAffine(scale, shift, size)
-
-    def interval(self, *inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Intervals through the resolved map."""
-        return self.resolve(None).interval(*inputs)
 
 
 class AveragePooling(Affine):
