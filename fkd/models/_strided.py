@@ -72,6 +72,56 @@ class _Convolve(torch.autograd.Function):
         return of_images, of_weight, of_bias, None, None
 
 
+class _Transposed(torch.autograd.Function):
+    """A convolution's transpose by `input_gradient`, its own gradients by convolutions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return input_gradient(maps, weight, stride, padding, size)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight = ctx.saved_tensors
+        of_maps = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_maps = functional.conv2d(gradient, weight, None, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            of_weight = nn.grad.conv2d_weight(gradient, weight.shape, maps, ctx.stride, ctx.padding)
+        return of_maps, of_weight, None, None, None
+
+
+def trained_transpose(
+    maps: Tensor, weight: Tensor, stride: int, padding: int, size: tuple[int, int]
+) -> Tensor | None:
+    """The transpose of a convolution that is being trained; None where the usual way is as quick.
+
+    Args:
+        maps: in the convolution's output, (N, O, H', W').
+        weight: (O, I, K, K).
+        stride: s.
+        padding: zeros around the input.
+        size: (H, W) of the input.
+    """
+    is_quick = (
+        stride > 1 and torch.is_grad_enabled() and weight.requires_grad and _pays(maps, weight)
+    )
+    return _Transposed.apply(maps, weight, stride, padding, size) if is_quick else None
+
+
+def _pays(maps: Tensor, weight: Tensor) -> bool:
+    """Whether `input_gradient` is quicker than torch's own."""
+    return (
+        maps.device.type == "cpu"
+        and maps.dtype == weight.dtype == torch.float32
+        and weight.numel() <= _LARGEST_WEIGHT
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
 class StridedConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` with square kernels and equal strides, its input gradient quick on a CPU.
 
@@ -87,11 +137,8 @@ class StridedConv2d(nn.Conv2d):
             and not torch.compiler.is_compiling()
             and input.requires_grad
             and torch.is_grad_enabled()
-            and input.device.type == "cpu"
-            and input.dtype == self.weight.dtype == torch.float32
             and input.dim() == 4
-            and self.weight.numel() <= _LARGEST_WEIGHT
-            and not torch.is_autocast_enabled("cpu")
+            and _pays(input, self.weight)
         )
         if not is_quick:
             return super().forward(input)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
+from fkd.bounds.engine.relaxation import Relaxation
 from fkd.core.ball import Ball
 from fkd.core.lirpa_compat import load_auto_lirpa
 from fkd.core.precision import double_copy
@@ -332,3 +333,38 @@ def test_log_penalty_still_has_a_gradient_where_the_gap_is_one():
     assert bound.gap.item() == 1.0
     (gradient,) = torch.autograd.grad(bound.log_penalty.sum(), above)
     assert gradient.item() == pytest.approx(1.0)
+
+
+def test_the_trained_relaxation_is_the_certificates_with_its_gradients():
+    """The way through a ReLU made for training against the same expression left to autograd."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    rows, middle = draw(3, 5, 2, 4, 4), draw(3, 2, 4, 4)
+    leaves = [rows, middle - draw(3, 2, 4, 4).abs(), middle + draw(3, 2, 4, 4).abs()]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    outer, weights = draw(3, 5, 2, 4, 4), draw(3, 5)
+
+    def plain(rows, relaxation):
+        positive, negative = rows.clamp_min(0), rows.clamp_max(0)
+        slope, lower = relaxation.slope.unsqueeze(1), relaxation.default.unsqueeze(1)
+        constant = (positive * relaxation.intercept.unsqueeze(1)).flatten(2).sum(2)
+        return positive * slope + negative * lower, constant
+
+    relaxation = Relaxation.of(*leaves[1:])
+    assert relaxation.is_open.any() and not relaxation.is_open.all()
+    quick = relaxation.back(rows, None)
+    assert quick[0].grad_fn.name() == "_TrainedBackward"
+    gradients = []
+    for passed, constant in (quick, plain(rows, relaxation)):
+        loss = (passed * outer).sum() + (constant * weights).sum()
+        gradients.append(torch.autograd.grad(loss, leaves, retain_graph=True))
+    torch.testing.assert_close(quick, plain(rows, relaxation))
+    torch.testing.assert_close(*gradients)
+    # Certificates, which train nothing, keep to the expression that their stored results came from.
+    with torch.no_grad():
+        assert Relaxation.of(*leaves[1:]).back(rows, None)[0].grad_fn is None
+    kept = Relaxation.of(*(leaf.detach() for leaf in leaves[1:])).back(rows, None)
+    assert kept[0].grad_fn.name() != "_TrainedBackward"

@@ -6,7 +6,13 @@ from torch import nn
 from torch.nn import functional
 
 from fkd.models import build
-from fkd.models._strided import StridedConv2d, _Convolve, input_gradient
+from fkd.models._strided import (
+    StridedConv2d,
+    _Convolve,
+    _Transposed,
+    input_gradient,
+    trained_transpose,
+)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
@@ -66,3 +72,51 @@ def test_who_looks_on_sees_the_plain_layer() -> None:
     conv = network.body.conv1
     assert conv(images.detach()).grad_fn.name() == "ConvolutionBackward0"
     assert conv.double()(images.double()).grad_fn.name() == "ConvolutionBackward0"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(4, 2, 1), (3, 2, 1), (2, 2, 0), (2, 3, 0)]
+)
+def test_a_trained_transpose_is_torchs(kernel: int, stride: int, padding: int) -> None:
+    """Values, and gradients in the maps and in the kernel."""
+    torch.manual_seed(0)
+    size = (9, 10)
+    weight = torch.randn(4, 2, kernel, kernel, requires_grad=True)
+    like = functional.conv2d(torch.zeros(1, 2, *size), weight, None, stride, padding)
+    maps = torch.randn(5, *like.shape[1:], requires_grad=True)
+    missing = [
+        side - ((have - 1) * stride - 2 * padding + kernel)
+        for side, have in zip(size, like.shape[-2:], strict=True)
+    ]
+    expected = functional.conv_transpose2d(maps, weight, None, stride, padding, missing)
+    found = trained_transpose(maps, weight, stride, padding, size)
+    assert found is not None and found.grad_fn.name() == "_TransposedBackward"
+    torch.testing.assert_close(found, expected)
+    outer = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (maps, weight), outer),
+        torch.autograd.grad(expected, (maps, weight), outer),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_derivatives_of_the_transpose_are_those_of_the_map() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def transpose(maps: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return _Transposed.apply(maps, weight, 2, 1, (6, 6))
+
+    assert torch.autograd.gradcheck(transpose, (maps, weight))
+    assert torch.autograd.gradgradcheck(transpose, (maps, weight))
+
+
+def test_certificates_keep_to_the_usual_transpose() -> None:
+    """What is proved and stored does not move with a detour made for training."""
+    maps, weight = torch.randn(2, 3, 3, 3), torch.randn(3, 1, 4, 4, requires_grad=True)
+    assert trained_transpose(maps, weight.detach(), 2, 1, (6, 6)) is None
+    assert trained_transpose(maps.double(), weight.double(), 2, 1, (6, 6)) is None
+    with torch.no_grad():
+        assert trained_transpose(maps, weight, 2, 1, (6, 6)) is None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fkd.bounds.engine.graph import Graph, trace
 from fkd.bounds.engine.layers import Addition, Affine, FullyConnected, Layer, Rectifier
+from fkd.bounds.engine.relaxation import Relaxation
 from fkd.core.errors import UnsupportedModelError
 
 
@@ -126,7 +127,7 @@ class BoundedNetwork:
                 constant = constant + layer.offset(coefficients)
                 coefficients = layer.transpose(coefficients, before[0].shape[1:])
             elif isinstance(layer, Rectifier):
-                coefficients, extra = _through_relu(coefficients, *before)
+                coefficients, extra = Relaxation.of(*before).back(coefficients, None)
                 constant = constant + extra
             elif not isinstance(layer, Addition):
                 raise UnsupportedModelError(
@@ -137,21 +138,6 @@ class BoundedNetwork:
                 seen = waiting.get(source)
                 waiting[source] = coefficients if seen is None else seen + coefficients
         return LinearBound(waiting[0], constant)
-
-
-def _through_relu(coefficients: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Upper bound of A relu(x) on [lower, upper]: coefficients on x, and a constant (N, R)."""
-    top, bottom = upper.clamp_min(0.0), lower.clamp_max(0.0)
-    width = top - bottom
-    # Where the width is 0 both ends are 0 and so is relu(x).
-    slope = torch.where(width > 0, top / width.clamp_min(1e-30), torch.zeros_like(width))
-    adaptive = (upper > -lower).to(coefficients.dtype)
-    # A stable unit has an exact slope: 1 above (bottom = 0), 0 below (top = 0).
-    adaptive = torch.where(lower >= 0, 1.0, torch.where(upper <= 0, 0.0, adaptive))
-    intercept = -slope * bottom
-    positive, negative = coefficients.clamp_min(0.0), coefficients.clamp_max(0.0)
-    passed = positive * slope.unsqueeze(1) + negative * adaptive.unsqueeze(1)
-    return passed, (positive * intercept.unsqueeze(1)).flatten(2).sum(-1)
 
 
 def other_classes(classes: Tensor, count: int) -> Tensor:

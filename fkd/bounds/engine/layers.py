@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fkd.models._strided import trained_transpose
+
 
 class Layer(ABC):
     """One node of a traced network."""
@@ -112,6 +114,16 @@ class Convolution(Affine):
     def transpose(self, coefficients: Tensor, shape: torch.Size) -> Tensor:
         """Transposed convolution, padded at the far edge so that it fills ``shape``."""
         kernel = self.module.weight.shape[-2:]
+        if self._is_even():
+            quick = trained_transpose(
+                _rows(coefficients),
+                self.module.weight,
+                self.stride[0],
+                self.padding[0],
+                (shape[1], shape[2]),
+            )
+            if quick is not None:
+                return quick.unflatten(0, coefficients.shape[:2])
         missing = tuple(
             shape[1 + axis]
             - (
@@ -133,6 +145,15 @@ class Convolution(Affine):
             self.dilation,
         )
         return back.unflatten(0, coefficients.shape[:2])
+
+    def _is_even(self) -> bool:
+        """Whether both directions are alike, and each output sees every channel."""
+        sides = (self.module.weight.shape[-2:], self.stride, self.padding)
+        return (
+            self.groups == 1
+            and tuple(self.dilation) == (1, 1)
+            and all(side[0] == side[1] for side in sides)
+        )
 
     def offset(self, coefficients: Tensor) -> Tensor | float:
         """Bias times the coefficients' sum over positions."""

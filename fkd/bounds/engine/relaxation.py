@@ -7,9 +7,11 @@ On [l, u] with l < 0 < u: ``alpha h <= relu(h) <= u / (u - l) (h - l)`` for ever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def may_have_either_sign(lower: Tensor, upper: Tensor) -> Tensor:
@@ -85,6 +87,8 @@ class Relaxation:
         Returns:
             (N, R, *shape) and (N, R).
         """
+        if alpha is None and torch.is_grad_enabled() and self.slope.requires_grad:
+            return _Trained.apply(coefficients, self.slope, self.default, self.intercept)
         positive = coefficients.clamp_min(0.0)
         lower_slope = self.lower_slope(alpha)
         passed = coefficients * lower_slope + positive * (self.slope.unsqueeze(1) - lower_slope)
@@ -100,3 +104,37 @@ class Relaxation:
             self.default[rows],
             self.is_open[rows],
         )
+
+
+class _Trained(torch.autograd.Function):
+    """`Relaxation.back` where the bounds are trained on: half of the passes over memory.
+
+    The lower slopes are steps, which have no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, coefficients: Tensor, slope: Tensor, lower_slope: Tensor, intercept: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(coefficients, slope, lower_slope, intercept)
+        positive = coefficients.clamp_min(0.0)
+        rise = (slope - lower_slope).unsqueeze(1)
+        passed = torch.addcmul(coefficients * lower_slope.unsqueeze(1), positive, rise)
+        constant = positive.flatten(2) @ intercept.flatten(1).unsqueeze(2)
+        return passed, constant.squeeze(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_passed: Tensor, of_constant: Tensor) -> tuple[Tensor | None, ...]:
+        coefficients, slope, lower_slope, intercept = ctx.saved_tensors
+        positive = coefficients.clamp_min(0.0)
+        each = of_constant.reshape(*of_constant.shape, *(1,) * (coefficients.dim() - 2))
+        of_positive = torch.addcmul(
+            of_passed * (slope - lower_slope).unsqueeze(1), each, intercept.unsqueeze(1)
+        )
+        of_coefficients = torch.addcmul(
+            of_positive.mul_(coefficients >= 0), of_passed, lower_slope.unsqueeze(1)
+        )
+        of_slope = (of_passed * positive).sum(1)
+        of_intercept = of_constant.unsqueeze(1) @ positive.flatten(2)
+        return of_coefficients, of_slope, None, of_intercept.squeeze(1).view_as(intercept)
