@@ -60,7 +60,7 @@ $(STAMP): requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { rm -rf $(VENV); echo "Python's venv module is missing; install it (Debian: apt-get install python3-venv)." >&2; exit 2; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync -q --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python requirements.txt
 	@touch $@
 
 clean:
