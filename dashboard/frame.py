@@ -35,9 +35,7 @@ def main() -> None:
 
 
 def _draw() -> None:
-    is_first_run = "_started" not in st.session_state
-    asked = st.query_params.to_dict() if is_first_run else {}
-    st.session_state["_started"] = True
+    asked = state.asked_parameters()
     state.begin_run()
     if "epsilon" in asked:
         state.note_radius(is_chosen=True)
@@ -64,8 +62,9 @@ def _draw() -> None:
     choice, problem = sidebar.draw()
     state.set_choice(choice, None)
     slot = parts.heading(view.title, choice if view.needs else None)
+    notices = st.container()
     for sentence in state.dropped_parameters(asked):
-        st.warning(sentence, icon=":material/link_off:")
+        notices.warning(sentence, icon=":material/link_off:")
 
     with guard():
         if view.needs and choice is None:
@@ -79,4 +78,7 @@ def _draw() -> None:
                 current.run()
         else:
             current.run()
+    for sentence in state.dropped_view_parameters(asked):
+        notices.warning(sentence, icon=":material/link_off:")
+    state.forget_asked()
     parts.copy_link(slot)

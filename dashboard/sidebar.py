@@ -115,13 +115,13 @@ def _epsilon(dataset: str, norm: str) -> str:
     shown = st.selectbox(
         label,
         labels,
-        index=labels.index(f"{default:g}"),
         accept_new_options=True,
         on_change=lambda: state.note_radius(is_chosen=True),
         help=(
             f"{limited}; images lie in [0, 1]. Type another value, also as a fraction such as 8/255."
         ),
-        **state.bound("epsilon"),
+        # The usual one too, once it was chosen: a page may open at another one.
+        **state.addressed("epsilon", None, f"{default:g}", is_told=state.radius_is_chosen()),
     )
     return repr(exact[shown]) if shown in exact else shown
 

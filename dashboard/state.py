@@ -1,8 +1,8 @@
 """What a page looks at: the sidebar's choice, the selected example, and the link that reopens both.
 
-Every choice is a widget with ``key=`` and ``bind="query-params"``, so Streamlit keeps it in the
-address and across pages.  Defaults stay out of the address; `link` writes them all down, so a copied
-link shows the same view wherever the defaults differ.
+Nearly every choice is a widget with ``key=`` and ``bind="query-params"``, so Streamlit keeps it in the
+address and across pages (`bound`; see `addressed` for the others).  Defaults stay out of the address;
+`link` writes them all down, so a copied link shows the same view wherever the defaults differ.
 """
 
 from __future__ import annotations
@@ -60,6 +60,16 @@ _KEY_NAMES = {
     "seconds": "number of seconds an image",
 }
 
+#: Keys of pages' choices among things that come and go, and what a sentence calls them.
+_VIEW_NAMES = {
+    "students": "students",
+    "methods": "methods",
+    "order": "order",
+    "part": "section",
+    "other": "other student",
+}
+
+_ASKED = "_asked"
 _RADIUS_CHOSEN = "_radius_chosen"
 _RADIUS_WANTED = "_radius_wanted"
 _CHOICE = "_choice"
@@ -164,22 +174,27 @@ def bound(key: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     return {"key": key, "bind": "query-params", **shown}
 
 
-def addressed(key: str, known: Collection[str], default: str) -> dict[str, Any]:
+def addressed(
+    key: str, known: Collection[str] | None, default: str, *, is_told: bool = False
+) -> dict[str, Any]:
     """Arguments that tie a choice among changing options to the address by the option itself.
 
-    `bound` would put the option's shown name there, which must then never change.
+    `bound` would put the option's shown name there, which must then never change; and it leaves out what
+    no hand chose.
 
     Args:
         key: of the widget, and its name in the address.
-        known: the options there are now; a choice that is none of them gives way to the default.
+        known: the options there are now; a choice that is none of them gives way to the default.  None
+            takes what was typed, whatever it is.
         default: stays out of the address.
+        is_told: whether the default is in the address too.
     """
     # A widget that is not drawn, on another page, is forgotten; the second entry is not.
     kept = f"_kept_{key}"
     wanted = st.session_state.get(key) or st.session_state.get(kept) or st.query_params.get(key)
-    value = wanted if wanted in known else default
+    value = wanted if wanted and (known is None or wanted in known) else default
     st.session_state[key] = st.session_state[kept] = value
-    if value != default:
+    if value != default or is_told:
         st.query_params[key] = value
     elif key in st.query_params:
         del st.query_params[key]
@@ -219,16 +234,53 @@ def link() -> str:
     return f"{base}?{query}" if query else base
 
 
-def dropped_parameters(asked: dict[str, str]) -> list[str]:
-    """Sentences for what a link asked for and did not get.
+def asked_parameters() -> dict[str, list[str]]:
+    """What the link that opened this session asks for, until a page was drawn to its end.
+
+    A page that begins anew, with another radius say, has not told what the link did not get.
+    """
+    if _ASKED not in st.session_state:
+        st.session_state[_ASKED] = {key: st.query_params.get_all(key) for key in st.query_params}
+    return st.session_state[_ASKED]
+
+
+def forget_asked() -> None:
+    """The page was drawn to its end (called by the frame)."""
+    st.session_state[_ASKED] = {}
+
+
+def dropped_view_parameters(asked: Mapping[str, list[str]]) -> list[str]:
+    """Sentences for what a link asked the page for and did not get, once the page is drawn.
 
     Args:
-        asked: the address's parameters before any widget was drawn.
+        asked: `asked_parameters`.
+    """
+    drawn = st.session_state.get(_DRAWN, {})
+    sentences = []
+    for key, name in _VIEW_NAMES.items():
+        if key not in asked or key not in drawn:
+            continue
+        got, names = st.session_state.get(key), drawn[key]
+        values = got if isinstance(got, list | tuple) else [got]
+        shown = {value if names is None else names.get(value) for value in values}
+        lost = [f"“{wanted}”" for wanted in asked[key] if wanted and wanted not in shown]
+        if lost:
+            sentences.append(
+                f"The link asks for the {name} {', '.join(lost)}, which cannot be used."
+            )
+    return sentences
+
+
+def dropped_parameters(asked: Mapping[str, list[str]]) -> list[str]:
+    """Sentences for what a link asked the sidebar for and did not get.
+
+    Args:
+        asked: `asked_parameters`.
     """
     sentences = []
     for key in PAIR_KEYS:
-        wanted, got = asked.get(key), st.session_state.get(key)
-        if wanted in (None, "") or got is None or _same(wanted, got):
+        wanted, got = (asked.get(key) or [""])[-1], st.session_state.get(key)
+        if wanted == "" or got is None or _same(wanted, got):
             continue
         name = _KEY_NAMES.get(key, key)
         sentences.append(

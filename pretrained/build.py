@@ -5,7 +5,7 @@
     python pretrained/build.py --methods kd rslad        # some rows of the table, with their teachers
     python pretrained/build.py --jobs 3                  # three processes at a time, one thread each
     python pretrained/build.py --list                    # what is missing, and how long it will take
-    python pretrained/build.py --report --out REPORT.md  # what came out, and which claims hold
+    python pretrained/build.py --report                  # what came out, and which claims hold
 
 The zoo is the table in `zoo.py`.  A model whose card names the same specification (and, for a student,
 the same teacher) is kept, wherever it was trained; an interrupted training goes on where it stopped.
@@ -13,7 +13,7 @@ Teachers come first.  A model that fails is named at the end, its students are l
 are made all the same; the exit code is then 1.  Then each student is analysed against its teacher on the
 first 200 test images at the radii of its data set, each model's robustness alone is measured, and so are
 the figures of the leaderboard.  Witnesses are images: those of digits are shipped, those of other sets
-are not.
+are not.  At the end the report of everything that is there is written to REPORT.md beside the models.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT.parent))
 
 from fkd.core.errors import FkdError  # noqa: E402
 from fkd.core.memory import keep_freed_memory  # noqa: E402
+from fkd.core.paths import pretrained_dir  # noqa: E402
 from pretrained import tables  # noqa: E402
 from pretrained.estimate import (  # noqa: E402
     LARGEST_TOTAL,
@@ -48,6 +49,9 @@ from pretrained.specs import Member, is_current, registered, zoo  # noqa: E402
 from pretrained.zoo import COPIES, DATA, STUDENTS, TEACHERS  # noqa: E402
 
 LOG = logging.getLogger("build")
+
+#: The report that is shipped, beside the models.
+REPORT = "REPORT.md"
 
 
 def chosen(
@@ -148,16 +152,20 @@ def show_list(members: Sequence[Member], everything: Sequence[Member]) -> None:
 def build(
     members: Sequence[Member], everything: Sequence[Member], jobs: int, device: str, train: bool
 ) -> int:
-    """Train what is missing, make the tables, drop what is stale.
+    """Train what is missing, make the tables, drop what is stale, write the report.
 
     Returns:
         How many models or tables could not be made.
     """
+    from pretrained.report import report, write_lines
+
     failures = run_jobs(training_jobs(members, device), jobs) if train else {}
     failures |= run_jobs(table_jobs(members, device), jobs)
     dropped = tables.prune(everything)
     if dropped:
         LOG.info("%d stale tables dropped", dropped)
+    # What it lacks may not have been asked for, so it is no failure of this run.
+    write_lines(report(everything)[0], pretrained_dir() / REPORT)
     for name, why in failures.items():
         LOG.error("not made: %s (%s)", name, why)
     size = total_size()
@@ -171,9 +179,19 @@ def _parser() -> argparse.ArgumentParser:
     labels = [*TEACHERS, *STUDENTS, *COPIES]
     parser.add_argument("--dataset", choices=list(DATA), nargs="+", default=[], help="default: all")
     parser.add_argument("--only", metavar="NAME", nargs="+", default=[], help="these models only")
-    parser.add_argument("--methods", choices=labels, metavar="LABEL", nargs="+", default=[])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="default: all")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument(
+        "--methods",
+        choices=labels,
+        metavar="LABEL",
+        nargs="+",
+        default=[],
+        help=f"rows of the table, default: all of {', '.join(labels)}",
+    )
+    seeds = sorted({seed for data in DATA.values() for seed in data.seeds})
+    parser.add_argument(
+        "--seeds", type=int, choices=seeds, nargs="+", default=[], help="of students, default: all"
+    )
+    parser.add_argument("--jobs", type=_at_least_one, default=1, help="processes at a time")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="say what is missing and stop")
@@ -184,6 +202,27 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--tables-of", metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="file of the report; default: standard output")
     return parser
+
+
+def _at_least_one(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {word!r}")
+    return int(word)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse a wrong path before the work on the report, and one that nothing is written to.
+
+    Raises:
+        FkdError: in one sentence.
+    """
+    out: Path | None = arguments.out
+    if out is None:
+        return
+    if not arguments.report:
+        raise FkdError("--out names the file of a report; add --report or leave it out.")
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise FkdError(f"{out} cannot be written: name a file in a folder that exists.")
 
 
 def end_with_children() -> None:
@@ -197,6 +236,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        _check(arguments)
         everything = [m for name in DATA for m in zoo(name, arguments.device)]
         one = arguments.train or arguments.tables_of
         if one:
@@ -214,6 +254,11 @@ def main(words: Sequence[str] | None = None) -> int:
             methods=arguments.methods,
             seeds=arguments.seeds,
         )
+        if not members:
+            raise FkdError(
+                "The zoo has no model that fits all of --dataset, --methods and --seeds; ask for "
+                "fewer of them."
+            )
         if arguments.list:
             show_list(members, everything)
             return 0
@@ -221,9 +266,7 @@ def main(words: Sequence[str] | None = None) -> int:
             from pretrained.report import write_report
 
             return write_report(members, arguments.out)
-        failed = build(
-            members, everything, max(1, arguments.jobs), arguments.device, not arguments.tables
-        )
+        failed = build(members, everything, arguments.jobs, arguments.device, not arguments.tables)
     except FkdError as error:
         LOG.error("%s", error)
         return 1

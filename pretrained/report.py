@@ -37,15 +37,20 @@ _SAME_IMAGES = {"agreement_corrupted": "agreement_blur"}
 def write_report(members: Sequence[Member], out: Path | None) -> int:
     """Write the report of the members; the exit code, 1 where it holds an error."""
     lines, errors = report(members)
-    text = "\n".join(lines) + "\n"
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        out.write_text(text, encoding="utf-8")
-        LOG.info("written to %s", out)
+    write_lines(lines, out)
     for error in errors:
         LOG.error("%s", error)
     return 1 if errors else 0
+
+
+def write_lines(lines: Sequence[str], out: Path | None) -> None:
+    """Write them to a file, or to standard output."""
+    text = "\n".join(lines) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    out.write_text(text, encoding="utf-8")
+    LOG.info("written to %s", out)
 
 
 def report(members: Sequence[Member]) -> tuple[list[str], list[str]]:
@@ -61,7 +66,8 @@ def report(members: Sequence[Member]) -> tuple[list[str], list[str]]:
     size = total_size()
     if size > LARGEST_TOTAL:
         errors.append(f"{size / 1e6:.1f} MB are more than the {LARGEST_TOTAL / 1e6:.0f} allowed.")
-    lines = ["# The shipped models", "", f"{len(current)} models, {size / 1e6:.1f} MB.", ""]
+    counted = f"{len(current)} models; the folder has {size / 1e6:.1f} MB."
+    lines = ["# The shipped models", "", counted, ""]
     lines += [f"**Error: {error}**\n" for error in errors]
     for title, names in (("Missing or out of date", lacking), ("Without all tables", bare)):
         lines += [f"{title}: {', '.join(f'`{name}`' for name in names)}.", ""] if names else []
@@ -155,7 +161,9 @@ def _robust(table: pd.DataFrame) -> pd.Series:
 def claim_lines(claims: Sequence[Claim]) -> list[str]:
     """A table of claims, and of how many of each paper came out in which way."""
     if not claims:
-        return ["No claim could be tested: no figures are there."]
+        return [
+            "No claim could be tested: each needs figures of at least two methods, named in it."
+        ]
     lines = [
         f"| paper | {' | '.join(VERDICTS)} |",
         "|---|" + "--:|" * len(VERDICTS),

@@ -287,22 +287,35 @@ def figure_text(figure: Figure, value: float | None, deviation: float | None = N
 
 
 def leaderboard_file(
-    table: pd.DataFrame, figures: Sequence[str], suffix: str, among: pd.Series | None = None
+    choice: Choice,
+    table: pd.DataFrame,
+    figures: Sequence[str],
+    suffix: str,
+    *,
+    names: Sequence[str] | None = None,
+    among: pd.Series | None = None,
 ) -> bytes:
     """A leaderboard as the content of a file, with these figures alone, in this order.
 
     Args:
+        choice: teacher, images and ball that the figures are of.
         table: `Board.students` or `Board.methods`, some or all rows.
         figures: which figures.
         suffix: ``.csv``, ``.parquet`` or ``.tex``.
+        names: what the page calls the rows.
         among: rows of which LaTeX has the best in bold; all if None.
     """
-    if suffix == ".tex":
-        return evaluation.latex_table(table, figures, among=among).encode()
     known = evaluation.all_figures()
     facts = [name for name in table if name.removesuffix("_std") not in known]
     ends = [name for figure in figures for name in (figure, f"{figure}_std") if name in table]
-    return evaluation.leaderboard_bytes(table[[*facts, *ends]], suffix)  # type: ignore[arg-type]
+    return evaluation.leaderboard_bytes(
+        table[[*facts, *ends]],
+        suffix,  # type: ignore[arg-type]
+        measured=ScoresConfig.parse(_settings(choice), student=choice.student),
+        names=names,
+        figures=figures,
+        among=among,
+    )
 
 
 def reproduce_scores(choice: Choice, students: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -90,26 +90,40 @@ def _ink(value: float | None, largest: float) -> str:
 
 
 def short_names(names: Sequence[str]) -> tuple[list[str], str]:
-    """Names without the parts, between dashes, that all begin or end with; and what was left out.
+    """Names without the parts, between dashes, that most begin or end with; and what was left out.
+
+    A name without these parts keeps what it has: a user's own student does not lengthen all the others.
 
     Example:
-        >>> short_names(["digits-kd-of-pgd", "digits-rslad-of-pgd"])
-        (['kd', 'rslad'], 'digits-…-of-pgd')
+        >>> short_names(["digits-kd-of-pgd", "digits-rslad-of-pgd", "mine"])
+        (['kd', 'rslad', 'mine'], 'digits-…-of-pgd')
     """
     parts = [name.split("-") for name in names]
-    before = _shared(parts)
-    after = _shared([part[before:][::-1] for part in parts])
-    kept = ["-".join(part[before : len(part) - after]) for part in parts]
-    if not (before or after) or not all(kept):
+    begin = _shared(parts)
+    inside = [part[len(begin) :] if part[: len(begin)] == begin else part for part in parts]
+    end = _shared([part[::-1] for part in inside])[::-1]
+    kept = [
+        "-".join(part[: len(part) - len(end)] if part[len(part) - len(end) :] == end else part)
+        for part in inside
+    ]
+    if not (begin or end) or len(set(kept)) < len(set(names)):
         return list(names), ""
-    first = parts[0]
-    return kept, "-".join([*first[:before], "…", *first[len(first) - after :]])
+    return kept, "-".join([*begin, "…", *end])
 
 
-def _shared(parts: Sequence[Sequence[str]]) -> int:
-    """How many first parts are the same in all."""
-    places = zip(*parts, strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda place: len(set(place)) == 1, places))
+def _shared(parts: Sequence[Sequence[str]]) -> list[str]:
+    """The first parts of more than half of all, as far as these are alike; none of them is used up."""
+    found: list[str] = []
+    alike = list(parts)
+    while alike:
+        following = Counter(part[len(found)] for part in alike if len(part) > len(found) + 1)
+        part, count = following.most_common(1)[0] if following else ("", 0)
+        # Who begins in another way is left aside, who goes on in another way ends it.
+        if count < 2 or (count < len(alike) if found else 2 * count <= len(alike)):
+            break
+        found.append(part)
+        alike = [one for one in alike if list(one[: len(found)]) == found]
+    return found
 
 
 def _value(cell: TransferCell, shown: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,11 +71,12 @@ def ways(recipes: Mapping[str, str], own: Sequence[str]) -> dict[str, Way]:
 
 
 def _shared_name(students: Sequence[str]) -> str:
-    """The parts between dashes with which all names begin; all names where there are none."""
-    parts = [name.split("-") for name in students]
-    shared = 0
-    for place in zip(*parts, strict=False):
-        if len(set(place)) > 1:
-            break
-        shared += 1
-    return "-".join(parts[0][:shared]) or ", ".join(students)
+    """The parts between dashes with which all names begin; else what they begin with, or all names."""
+    parts = _alike([name.split("-") for name in students])
+    return "-".join(parts) or "".join(_alike(students)).rstrip("_ ") or ", ".join(students)
+
+
+def _alike(all_of_them: Sequence[Sequence[str]]) -> list[str]:
+    """What all begin with."""
+    places = zip(*all_of_them, strict=False)
+    return [place[0] for place in itertools.takewhile(lambda place: len(set(place)) == 1, places)]

@@ -194,9 +194,13 @@ def _downloads(choice: backend.Choice, picked: Picked, shown: Sequence[str]) -> 
                 label,
                 # Made when it is asked for: a table for LaTeX takes longer than the page.
                 lambda suffix=suffix: backend.leaderboard_file(
-                    picked.rows, shown, suffix, picked.compared(picked.rows)
+                    choice,
+                    picked.rows,
+                    shown,
+                    suffix,
+                    names=picked.labels,
+                    among=picked.compared(picked.rows),
                 ),
-                # A table does not say itself in which ball its figures were measured.
                 file_name=f"leaderboard-{choice.teacher}-{choice.norm}-{choice.epsilon:g}{suffix}",
                 mime=mime,
                 icon=":material/download:",

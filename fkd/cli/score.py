@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
             score_pair(config, device=values["device"], progress=progress, fresh=values["fresh"])
     table = leaderboard(configs)
     if out is not None:
-        content = leaderboard_bytes(table, out.suffix)  # type: ignore[arg-type]
+        content = leaderboard_bytes(table, out.suffix, measured=configs[0])  # type: ignore[arg-type]
         write_whole(out, lambda path: path.write_bytes(content) and None)
     say(_describe(table, configs))
     if out is not None:

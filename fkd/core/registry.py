@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from fkd.core.errors import ConfigError
+from fkd.core.errors import ConfigError, FkdError
 
 EntryT = TypeVar("EntryT", bound=type)
 
@@ -77,8 +77,24 @@ class Registry(Generic[EntryT]):
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 if not module.name.startswith("_"):
-                    importlib.import_module(f"{self._package}.{module.name}")
+                    self._import(module.name)
             self._is_loaded = True
+
+    def _import(self, module: str) -> None:
+        """Import one file, which may be a user's own.
+
+        Raises:
+            ConfigError: it cannot be imported.
+        """
+        try:
+            importlib.import_module(f"{self._package}.{module}")
+        except FkdError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"The file {module}.py in {self._package} cannot be loaded "
+                f"({type(error).__name__}: {error}); mend it or take it away."
+            ) from error
 
     def get(self, name: str) -> EntryT:
         """The class filed under ``name``.

@@ -5,8 +5,12 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional
 
-from fkd.distillation._confidence import ConfidenceConditioned, label_confidence
+from fkd.distillation._confidence import CCKDConfig, ConfidenceConditioned, label_confidence
 from fkd.distillation.base import METHODS, Batch, Clock, LossParts, teacher_logits
+
+
+class CCKDTConfig(CCKDConfig):
+    """The same settings, which error messages call by this method's name."""
 
 
 @METHODS.register("cckd_t")
@@ -23,6 +27,7 @@ class CCKDT(ConfidenceConditioned):
 
     title = "CCKD-T"
     role = "student"
+    Config = CCKDTConfig
     source = (
         "Mishra and Sundaram, Confidence conditioned knowledge distillation, 2107.06993 "
         "(target form)"

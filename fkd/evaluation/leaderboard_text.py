@@ -17,11 +17,22 @@ from fkd.core.versions import package_versions
 from fkd.evaluation.leaderboard import STUDENT_COLUMNS
 from fkd.evaluation.leaderboard_summary import SPREAD_COLUMNS, figures_of, leaderboard_columns
 from fkd.evaluation.rounding import bound_text, reached_text
+from fkd.evaluation.scored_pair import ScoresConfig
 from fkd.evaluation.scores import Figure
 from fkd.records import SCHEMA_VERSION, Column, write_table
 
 #: Suffixes of files that `leaderboard_bytes` makes.
 LEADERBOARD_FORMATS = (".csv", ".parquet", ".tex")
+
+#: What files of leaderboards say of what was measured, before the students.
+MEASURED_COLUMNS: tuple[Column, ...] = (
+    Column("name", pa.string(), "name", "What the row is called among these."),
+    Column("dataset", pa.string(), "name", "Data set."),
+    Column("norm", pa.string(), "name", "Norm of the ball: linf or l2."),
+    Column("epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."),
+    Column("count", pa.int64(), "examples", "Examples of which the figures in balls are."),
+    Column("certificate", pa.string(), "name", "Certificate of the pair's bounds."),
+)
 
 #: Means of shares that are all 1 may be this much less.
 _ROUNDING = 1e-9
@@ -113,6 +124,7 @@ def latex_table(
     caption: str | None = None,
     label: str | None = None,
     among: pd.Series | None = None,
+    names: Sequence[str] | None = None,
 ) -> str:
     """A `leaderboard` or a `spread` as a LaTeX table (it needs the package booktabs).
 
@@ -125,6 +137,8 @@ def latex_table(
         caption: of the table; with one (or a label) it becomes a float.
         label: for references.
         among: bool, one entry a row: of which rows the best is bold; all if None.
+        names: what the rows are called in place of their students or methods: two settings of one
+            method have its name in common.
 
     Raises:
         ConfigError: a figure is no column of the table.
@@ -136,7 +150,10 @@ def latex_table(
         if name not in known:
             raise ConfigError(unknown_name_sentence("figure", name, list(known)))
     facts = ["student", "method"] if "student" in table else ["method", "architecture", "seeds"]
-    shown = table[facts].astype(str).map(_escaped)
+    shown = table[facts].astype(str)
+    if names is not None:
+        shown[facts[0]] = list(names)
+    shown = shown.map(_escaped)
     for name in chosen:
         shown[name] = _cells(table, known[name], among)
     titles = {name: _heading(known[name]) for name in chosen}
@@ -218,36 +235,80 @@ def _escaped(text: str) -> str:
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def leaderboard_bytes(table: pd.DataFrame, suffix: Literal[".csv", ".parquet", ".tex"]) -> bytes:
-    """A `leaderboard` or a `spread` as the content of a file.
+def leaderboard_bytes(
+    table: pd.DataFrame,
+    suffix: Literal[".csv", ".parquet", ".tex"],
+    *,
+    measured: ScoresConfig,
+    names: Sequence[str] | None = None,
+    figures: Sequence[str] | None = None,
+    among: pd.Series | None = None,
+) -> bytes:
+    """A `leaderboard` or a `spread` as the content of a file that says what was measured.
 
-    Parquet holds each column's unit and meaning as field metadata, as all tables do; CSV has the
-    columns' names alone; LaTeX is `latex_table` of the main figures.
+    CSV and Parquet begin with the columns `MEASURED_COLUMNS`.  Parquet holds each column's unit and
+    meaning as field metadata, as all tables do, and the whole configuration; LaTeX is `latex_table`
+    below a comment.
 
     Args:
         table: the students.
         suffix: one of `LEADERBOARD_FORMATS`.
+        measured: the configuration of any of the students: all share what is told of it.
+        names: what the rows are called; the column ``name``.
+        figures: of LaTeX, see `latex_table`.
+        among: of LaTeX, see `latex_table`.
 
     Raises:
         ConfigError: another suffix.
     """
+    if suffix == ".tex":
+        latex = latex_table(table, figures, among=among, names=names)
+        return f"% {_measured_text(measured)}\n{latex}".encode()
+    table = _with_measured(table, measured, names)
     if suffix == ".csv":
         return table.to_csv(index=False).encode()
-    if suffix == ".tex":
-        return latex_table(table).encode()
     if suffix != ".parquet":
         raise ConfigError(
             f"A leaderboard is written as {', '.join(LEADERBOARD_FORMATS)}, got '{suffix}'; choose one."
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "leaderboard.parquet"
-        metadata = {"schema": SCHEMA_VERSION, "versions": package_versions()}
+        metadata = {
+            "schema": SCHEMA_VERSION,
+            "versions": package_versions(),
+            "config": measured.model_dump(mode="json", exclude={"student"}),
+        }
         write_table(path, table, metadata, _columns(table))
         return path.read_bytes()
 
 
+def _with_measured(
+    table: pd.DataFrame, measured: ScoresConfig, names: Sequence[str] | None
+) -> pd.DataFrame:
+    """The table behind what its rows are called and what all of them were measured on."""
+    first: dict[str, object] = {} if names is None else {"name": list(names)}
+    first |= {
+        "dataset": measured.dataset,
+        "norm": measured.norm,
+        "epsilon": measured.epsilon,
+        "count": measured.count,
+        "certificate": measured.certificate.name,
+    }
+    return table.assign(**first)[[*first, *(column for column in table if column not in first)]]
+
+
+def _measured_text(measured: ScoresConfig) -> str:
+    teacher = Path(measured.teacher).name
+    return (
+        f"Students of {teacher} on the first {measured.count} {measured.split} examples of "
+        f"{measured.dataset}; ball: {measured.norm}, radius {measured.epsilon:g}; certificate: "
+        f"{measured.certificate.name}."
+    )
+
+
 def _columns(table: pd.DataFrame) -> tuple[Column, ...]:
-    facts = {column.name: column for column in (*STUDENT_COLUMNS, *SPREAD_COLUMNS)}
+    known = (*MEASURED_COLUMNS, *STUDENT_COLUMNS, *SPREAD_COLUMNS)
+    facts = {column.name: column for column in known}
     documented = leaderboard_columns(table)
     return tuple(
         facts.get(row.column)

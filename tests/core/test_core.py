@@ -130,6 +130,24 @@ def test_settings_are_called_what_people_call_them():
         assert str(caught.value).startswith(sentence)
 
 
+def test_a_file_that_cannot_be_loaded_is_named(tmp_path, monkeypatch):
+    package = tmp_path / "shapes_of_mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "round.py").write_text("import no_such_module_of_mine")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry("shape", "shapes_of_mine")
+    sentence = (
+        r"^The file round\.py in shapes_of_mine cannot be loaded \(ModuleNotFoundError: No module "
+        r"named 'no_such_module_of_mine'\); mend it or take it away\.$"
+    )
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=sentence):
+            registry.available()
+    (package / "round.py").write_text("")
+    assert registry.available() == {}
+
+
 def test_a_name_can_be_taken_only_once():
     registry = Registry("shape", None)
 

@@ -34,6 +34,7 @@ def test_a_way_looks_the_same_whoever_else_is_drawn():
 def test_two_recipes_under_one_name_are_told_apart():
     found = figures.ways({"d-kd": "1", "d-kd-s1": "2", "d-kd-s2": "2", "d-kd-s3": "2"}, [])
     twins = figures.ways({"d-kd-a": "1", "d-kd-b": "1", "d-kd-c": "2", "d-kd-d": "2"}, [])
+    assert [w.label for w in figures.ways({"mine1": "1", "mine2": "1"}, []).values()] == ["mine"]
     assert [way.label for way in found.values()] == ["d-kd", "d-kd (2)"]
     assert [way.label for way in twins.values()] == ["d-kd", "d-kd (2)"]
 

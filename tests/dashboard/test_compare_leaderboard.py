@@ -148,7 +148,14 @@ def test_files_hold_what_is_shown_in_its_order(measured, choice, three):
     board = backend.board(choice, [*SEEDS, "tiny-student"])
     rows = backend.ranked(board.methods, "training_seconds")
     figures = ["training_seconds", "flops"]
-    read = pd.read_csv(io.BytesIO(backend.leaderboard_file(rows, figures, ".csv")))
+    names = ["twins", "alone"]
+
+    def file(suffix: str) -> bytes:
+        return backend.leaderboard_file(choice, rows, figures, suffix, names=names)
+
+    read = pd.read_csv(io.BytesIO(file(".csv")))
+    assert list(read)[:6] == ["name", "dataset", "norm", "epsilon", "count", "certificate"]
+    assert read["name"].tolist() == names and set(read["epsilon"]) == {choice.epsilon}
     assert [name for name in read if name.startswith(("training", "flops", "size"))] == [
         "training_seconds",
         "training_seconds_std",
@@ -156,10 +163,12 @@ def test_files_hold_what_is_shown_in_its_order(measured, choice, three):
         "flops_std",
     ]
     assert read["seeds"].tolist() == [2, 1]
-    parquet = pd.read_parquet(io.BytesIO(backend.leaderboard_file(rows, figures, ".parquet")))
+    parquet = pd.read_parquet(io.BytesIO(file(".parquet")))
     assert parquet["recipe"].tolist() == rows["recipe"].tolist()
-    latex = backend.leaderboard_file(rows, figures, ".tex").decode()
+    latex = file(".tex").decode()
     assert r"\toprule" in latex and "training time" in latex and "file size" not in latex
+    # Two settings of one method have its name in common, the page's names they have not.
+    assert "twins &" in latex and latex.startswith(f"% Students of {choice.teacher} on the first ")
 
 
 def test_the_board_is_kept_until_something_is_measured(measured, choice, three):
@@ -244,6 +253,7 @@ def test_without_a_radius_the_page_opens_where_figures_are_stored(opened, elsewh
     assert usual == "0.05"
     session.page("compare").check()
     assert session.app.session_state["epsilon"] == "0.1"
+    assert session.app.query_params["epsilon"] == "0.1"
     assert "where the figures of this teacher's students are stored" in session.text
     [button] = session.buttons("Back to ε\u00a0=\u00a00.05")
     button.click()
@@ -253,6 +263,19 @@ def test_without_a_radius_the_page_opens_where_figures_are_stored(opened, elsewh
         session.page(page).check()
         assert session.app.session_state["epsilon"] == usual
     assert "where the figures" not in session.text
+    # Whoever opens this address gets this view, not the move to another radius.
+    assert session.app.query_params["epsilon"] == usual
+
+
+def test_a_link_that_cannot_be_followed_is_told_of_where_the_page_moves(opened, elsewhere):
+    elsewhere |= {"student": "gone", "order": "beauty", "part": "Attic", "students": "gone"}
+    session = opened("compare", **elsewhere).check()
+    assert session.app.session_state["epsilon"] == "0.1"
+    told = "\n".join(session.warnings)
+    assert "The link asks for the student “gone”, which cannot be used; this is" in told
+    for sentence in ("order “beauty”", "section “Attic”", "students “gone”"):
+        assert f"The link asks for the {sentence}, which cannot be used." in told
+    assert not session.rerun().warnings
 
 
 def test_a_radius_that_was_asked_for_stays(opened, elsewhere):

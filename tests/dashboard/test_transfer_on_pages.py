@@ -230,8 +230,12 @@ def test_a_gap_beyond_the_own_one_widens_the_scale():
         (["d-kd", "d-rslad"], ["kd", "rslad"], "d-…"),
         (["kd-of-t", "rslad-of-t"], ["kd", "rslad"], "…-of-t"),
         (["mine", "yours"], ["mine", "yours"], ""),
-        # Nothing may be left of a name but its name.
-        (["d-kd", "d-kd-2"], ["d-kd", "d-kd-2"], ""),
+        # Something has to be left of a name.
+        (["d-kd", "d-kd-2"], ["kd", "kd-2"], "d-…"),
+        # Seeds, and names that a user gave.
+        (["d-kd-of-t", "d-ard-of-t", "d-kd-of-t-s1"], ["kd", "ard", "kd-of-t-s1"], "d-…-of-t"),
+        (["d-kd-of-t", "d-ard-of-t", "mine"], ["kd", "ard", "mine"], "d-…-of-t"),
+        (["d-kd-of-t", "d-ard-of-t", "kd"], ["d-kd-of-t", "d-ard-of-t", "kd"], ""),
         (["a-b", "a"], ["a-b", "a"], ""),
     ],
 )

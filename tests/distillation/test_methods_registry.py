@@ -166,6 +166,15 @@ def test_a_method_added_at_run_time_is_in_help_and_form(throw_away, capsys):
         check_spec(tiny_spec("throw_away", method_config={"sharpness": 10}))
 
 
+@pytest.mark.parametrize("name", list(METHODS))
+def test_what_is_wrong_in_the_settings_is_told_of_this_method(name):
+    for values in ({"no_such": 1}, dict.fromkeys(METHODS.get(name).Config.model_fields, "?")):
+        with pytest.raises(ConfigError, match=f"^training method {name}(:| has no setting)"):
+            METHODS.get(name).Config.parse(values)
+        if not METHODS.get(name).Config.model_fields:
+            break
+
+
 def test_a_name_is_taken_once(throw_away):
     with pytest.raises(ConfigError, match=r"The training method name 'kd' is taken by fkd\.distil"):
         METHODS.register("kd")(throw_away)

@@ -1,6 +1,7 @@
 """Students side by side: rows from stored figures, seeds together, who is not beaten, tables written."""
 
 import io
+import json
 import shlex
 
 import numpy as np
@@ -13,6 +14,7 @@ from fkd.evaluation import (
     LEADERBOARD_FORMATS,
     SPREAD_COLUMNS,
     STUDENT_COLUMNS,
+    ScoresConfig,
     all_figures,
     analyse,
     figure_text,
@@ -196,17 +198,31 @@ def test_small_numbers_in_latex_have_powers_of_ten():
 
 def test_files_hold_the_same_and_say_what_it_is():
     table = made_up(clean_accuracy=[0.9, 0.94, 0.8, NAN])
-    read = pd.read_csv(io.BytesIO(leaderboard_bytes(table, ".csv")))
+    measured = ScoresConfig(
+        dataset="digits", teacher="t", student="a_1", norm="l2", epsilon=0.5, count=7
+    )
+    read = pd.read_csv(io.BytesIO(leaderboard_bytes(table, ".csv", measured=measured)))
     assert read.clean_accuracy.tolist()[:3] == [0.9, 0.94, 0.8] and read.seed.isna()[3]
+    first = ["dataset", "norm", "epsilon", "count", "certificate"]
+    assert read[first].drop_duplicates().values.tolist() == [["digits", "l2", 0.5, 7, "fast"]]
     for kind in (table, spread(table)):
-        arrow = pq.read_table(io.BytesIO(leaderboard_bytes(kind, ".parquet")))
-        assert arrow.column_names == list(kind)
+        content = leaderboard_bytes(kind, ".parquet", measured=measured)
+        arrow = pq.read_table(io.BytesIO(content))
+        assert arrow.column_names == [*first, *kind]
+        assert arrow.schema.field("epsilon").metadata[b"unit"] == b"pixel"
+        config = json.loads(arrow.schema.metadata[b"fkd"])["config"]
+        assert (config["teacher"], config["epsilon"]) == ("t", 0.5) and "student" not in config
         field = arrow.schema.field("clean_accuracy").metadata
         assert field[b"unit"] == b"share" and b"classifies as labelled" in field[b"meaning"]
         np.testing.assert_array_equal(arrow.to_pandas().clean_accuracy, kind.clean_accuracy)
-    assert leaderboard_bytes(table, ".tex").startswith(b"\\begin{tabular}")
+    comment, latex = leaderboard_bytes(table, ".tex", measured=measured).split(b"\n", 1)
+    assert comment == (
+        b"% Students of t on the first 7 test examples of digits; ball: l2, radius 0.5; "
+        b"certificate: fast."
+    )
+    assert latex.startswith(b"\\begin{tabular}")
     with pytest.raises(ConfigError, match=r"written as \.csv, \.parquet, \.tex, got '\.xls'"):
-        leaderboard_bytes(table, ".xls")
+        leaderboard_bytes(table, ".xls", measured=measured)
     assert LEADERBOARD_FORMATS == (".csv", ".parquet", ".tex")
 
 

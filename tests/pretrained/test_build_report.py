@@ -60,7 +60,9 @@ def test_claims_are_counted_by_paper_and_listed():
     assert "cckd_l: robust_accuracy 55.0 %; kd: robust_accuracy 50.0 %" in gain
     assert gain.endswith("| 3 | binomial, 10,000 images |")
     assert [line for line in lines if line.startswith("| **does not hold** | mnist")]
-    assert report.claim_lines([]) == ["No claim could be tested: no figures are there."]
+    assert report.claim_lines([]) == [
+        "No claim could be tested: each needs figures of at least two methods, named in it."
+    ]
 
 
 @pytest.fixture
@@ -147,5 +149,33 @@ def test_a_report_without_errors_goes_to_the_output(folder, monkeypatch, capsys)
     monkeypatch.setattr(report, "missing", lambda _: [])
     assert build.main(["--only", "digits-teacher-pgd", "--report"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("# The shipped models\n\n1 models, 0.1 MB.\n")
+    assert text.startswith("# The shipped models\n\n1 models; the folder has 0.1 MB.\n")
     assert "Error" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--report", "--out", "{here}/nowhere/R.md"], "name a file in a folder that exists."),
+        (["--report", "--out", "{here}"], "name a file in a folder that exists."),
+        (["--list", "--out", "{here}/R.md"], "--out names the file of a report; add --report"),
+        (
+            ["--list", "--dataset", "digits", "--seeds", "1", "--methods", "kd"],
+            "no model that fits",
+        ),
+    ],
+)
+def test_wrong_words_are_one_sentence_before_any_work(folder, tmp_path, caplog, words, sentence):
+    with caplog.at_level(logging.ERROR):
+        assert build.main([word.format(here=tmp_path) for word in words]) == 1
+    assert sentence in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words", [["--jobs", "0"], ["--jobs", "-3"], ["--jobs", "two"], ["--seeds", "7"]]
+)
+def test_numbers_out_of_range_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        build.main(["--list", *words])
+    assert ended.value.code == 2
+    assert f"argument {words[0]}: " in capsys.readouterr().err

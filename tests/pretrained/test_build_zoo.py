@@ -129,6 +129,9 @@ def test_all_there_is_success(folder, monkeypatch):
     monkeypatch.setattr(tables, "missing", lambda _: [])
     monkeypatch.setattr(tables, "prune", lambda _: 0)
     assert build.main(["--only", "digits-kd-of-pgd"]) == 0
+    # The report is of all that is there, whatever was asked for.
+    text = (folder / build.REPORT).read_text()
+    assert "\n3 models; " in text and "`digits-kd-of-ibp`" in text
 
 
 def test_too_much_is_an_error(folder, monkeypatch, caplog):
@@ -137,6 +140,7 @@ def test_too_much_is_an_error(folder, monkeypatch, caplog):
     with caplog.at_level(logging.ERROR):
         build.build([], [], 1, "cpu", train=True)
     assert "MB are more than the" in caplog.text
+    (folder / build.REPORT).unlink()
     assert total_size() == folder_size(folder)
 
 
