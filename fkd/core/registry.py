@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 
 from fkd.core.errors import ConfigError, FkdError
 
+#: So many names an error message lists; of more, the nearest fourth of this.
+_MOST_NAMES = 40
+
 EntryT = TypeVar("EntryT", bound=type)
 
 
@@ -139,11 +142,15 @@ class Registry(Generic[EntryT]):
 
 
 def unknown_name_sentence(kind: str, name: str, known: list[str]) -> str:
-    """One sentence for a name that does not exist: the nearest match, or the whole list."""
+    """One sentence for a name that does not exist: the nearest match, and all names or the nearest."""
     close = difflib.get_close_matches(str(name), known, n=1)
     if not known:
         return f"There is no {kind} called '{name}'; none is available."
-    listing = ", ".join(known)
+    shown = known
+    if len(known) > _MOST_NAMES:
+        shown = difflib.get_close_matches(str(name), known, n=_MOST_NAMES // 4, cutoff=0.0)
+    more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""
+    listing = ", ".join(shown) + more
     if close:
         return f"There is no {kind} called '{name}'; did you mean '{close[0]}'? Known: {listing}."
     return f"There is no {kind} called '{name}'; choose one of {listing}."

@@ -140,7 +140,8 @@ def leaderboard_of(
     Args:
         found: each student's, from `fkd.evaluation.stored_scores` or `find_scores`; comparable ones.
         analyses: analysis tables by the student's name.  Where the group of faithfulness is missing, what
-            an analysis alone tells stands in its place; the group stays named in ``missing``.
+            an analysis alone tells stands in its place, and what the student's card tells where those of
+            accuracy and cost are; the groups stay named in ``missing``.
         groups: whose figures the columns are; those of the first student if absent.
 
     Returns:
@@ -186,10 +187,19 @@ def _row(scores: Scores, analyses: Mapping[str, pd.DataFrame]) -> dict[str, Any]
         "recipe": recipe(card),
         "missing": ", ".join(scores.missing),
         "key": scores.key,
+        **_of_card(card, scores.config),
         **{name: score.value for name, score in from_analysis.items()},
         # Nulls of nullable columns are no floats.
         **dict(zip(scores.table.figure, _floats(scores.table.value), strict=True)),
     }
+
+
+def _of_card(card: ModelCard, config: ScoresConfig) -> dict[str, float]:
+    """Figures that a card tells whatever the ball is; what was measured stands before them."""
+    told = {"parameters": float(card.parameters)} if card.parameters else {}
+    if card.dataset == config.dataset and config.split == "test":
+        told |= {name: card.metrics[name] for name in ("clean_accuracy",) if name in card.metrics}
+    return told
 
 
 def _floats(values: pd.Series) -> np.ndarray:

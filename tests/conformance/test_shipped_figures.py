@@ -11,7 +11,7 @@ from fkd.core.paths import pretrained_dir
 from fkd.data import load_split
 from fkd.evaluation import ScoresConfig, find_analysis, find_scores
 from fkd.models import read_card
-from pretrained.specs import zoo
+from pretrained.specs import is_current, zoo
 from pretrained.tables import scores_of
 from pretrained.zoo import DATA
 
@@ -105,3 +105,14 @@ def test_size_and_operations_are_those_of_the_networks():
             counted[shape] = operations(member.name, card.image_shape)
         assert (found.value("parameters"), found.value("flops")) == counted[shape], member.name
     assert len(counted) > 2
+
+
+def test_what_cards_tell_is_what_was_measured():
+    """A leaderboard takes these from the card where its ball was not measured."""
+    for dataset in DATA:
+        students = [m for m in zoo(dataset) if m.teacher is not None and is_current(m.spec)]
+        for member in students[::5]:
+            scores = find_scores(scores_of(member))
+            card = read_card(member.name)
+            assert scores.value("clean_accuracy") == card.metrics["clean_accuracy"], member.name
+            assert scores.value("parameters") == card.parameters, member.name

@@ -20,7 +20,7 @@ from fkd.core.hashing import hash_arrays, hash_json
 from fkd.core.lirpa_compat import lirpa_version, load_auto_lirpa
 from fkd.core.memory import keep_freed_memory
 from fkd.core.progress import Progress, report
-from fkd.core.registry import Registry
+from fkd.core.registry import Registry, unknown_name_sentence
 from fkd.core.seeding import check_seed, uniform_noise
 from fkd.core.versions import package_versions
 
@@ -165,6 +165,13 @@ def test_a_name_can_be_taken_only_once():
     assert registry.get("circle") is Circle
     with pytest.raises(ConfigError, match="no shape called 'circel'; did you mean 'circle'"):
         registry.get("circel")
+
+
+def test_of_many_names_the_nearest_are_told():
+    names = [f"model-{i:03d}" for i in range(100)]
+    sentence = unknown_name_sentence("model", "model-42", names)
+    assert "did you mean 'model-042'?" in sentence and "and 90 more" in sentence
+    assert len(sentence) < 200
 
 
 def test_hashes_see_content_shape_and_type_but_not_key_order():

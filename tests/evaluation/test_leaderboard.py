@@ -307,8 +307,9 @@ def test_an_analysis_stands_in_for_missing_faithfulness(students):
     assert row["gap_attack_mean"] == told.gap_attack.mean()
     assert row["agreement_certified"] == told.agrees_certified.mean()
     assert row["missing"] == "faithfulness, cost"
-    # What needs the whole split is not guessed from some examples.
-    assert np.isnan(row["agreement_clean"]) and np.isnan(row["parameters"])
+    # What needs the whole split is not guessed from some examples, what the card holds is no guess.
+    assert np.isnan(row["agreement_clean"]) and np.isnan(row["flops"])
+    assert row["parameters"] == read_card("one").parameters > 0
     # Measured figures need nobody to stand in, and both ways give the same.
     measured = score_students([config], device="cpu")
     known = table.columns[table.loc[0].notna() & (table.columns != "missing")]
