@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,6 +12,7 @@ from dashboard.figures import theme
 from dashboard.figures.scatter import UNIT
 from dashboard.figures.ways import Way
 
+_DASHES = ("solid", "dot", "dashdot", "longdash")
 _AT = {
     "image": "at the image",
     "witness": "at the worst point found",
@@ -39,18 +41,22 @@ def reliability(
         )
     )
     told = []
+    seen: Counter[str] = Counter()
     for way, bins in tables:
         rows = bins[(bins["at"] == at) & (bins["count"] > 0)]
         if rows.empty:
             continue
         total = int(rows["count"].sum())
+        # There are more ways than colours.
+        dash = _DASHES[seen[way.colour] % len(_DASHES)]
+        seen[way.colour] += 1
         figure.add_trace(
             go.Scatter(
                 x=list(rows["teacher_conf"]),
                 y=list(rows["student_conf"]),
                 mode="lines+markers",
                 name=way.label,
-                line={"color": way.colour, "width": 1.5},
+                line={"color": way.colour, "width": 1.5, "dash": dash},
                 marker={
                     "symbol": way.symbol,
                     # A bin's area tells of its share; bins of a few examples say little.

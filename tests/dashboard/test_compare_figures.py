@@ -205,3 +205,14 @@ def test_reliability_leaves_empty_bins_out(at, expected):
     chart = figures.reliability([(way, bins)], at)
     assert list(chart.figure.data[1].y) == expected
     assert max(chart.figure.data[1].marker.size) == chart.figure.data[1].marker.size[-1]
+
+
+def test_lines_of_one_colour_are_told_apart_by_their_dashes():
+    bins = pd.DataFrame(
+        {"at": "image", "count": 1, "teacher_conf": [0.2, 0.8], "student_conf": [0.1, 0.9]}
+    )
+    names = {f"d-m{i}-of-t": f"r{i}" for i in range(8)}
+    ways = figures.ways(names, list(names)).values()
+    traces = figures.reliability([(way, bins) for way in ways], "image").figure.data[1:]
+    looks = {(trace.line.color, trace.line.dash) for trace in traces}
+    assert len(looks) == 8 > len({colour for colour, _ in looks})
