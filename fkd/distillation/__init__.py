@@ -9,7 +9,7 @@ from fkd.distillation.measure import (
     teacher_agreement,
 )
 from fkd.distillation.spec import TrainSpec, check_spec
-from fkd.distillation.trainer import train_model
+from fkd.distillation.trainer import train_model, training_examples
 
 __all__ = [
     "COPIES",
@@ -29,4 +29,5 @@ __all__ = [
     "robust_accuracy",
     "teacher_agreement",
     "train_model",
+    "training_examples",
 ]

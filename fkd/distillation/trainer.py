@@ -137,6 +137,20 @@ def _clear(partial: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
 
 
+def training_examples(spec: TrainSpec, available: int) -> Tensor:
+    """Positions, in the train split, of the examples that a run trains on: int64 (N,).
+
+    Args:
+        spec: ``train_count`` of it, chosen by its seed; all if it has none.
+        available: examples in the split.
+    """
+    count = min(available, spec.train_count or available)
+    if count == available:
+        return torch.arange(count)
+    chooser = torch.Generator().manual_seed(spec.seed)
+    return torch.randperm(available, generator=chooser)[:count]
+
+
 class _Run:
     """One training run in progress."""
 
@@ -172,7 +186,7 @@ class _Run:
             student=self.network,
             images=self.images,
             labels=self.labels,
-            example_ids=self._subset().to(self.device),
+            example_ids=training_examples(spec, len(self.train_split)).to(self.device),
             num_classes=plan.data_set.num_classes,
             batch_size=spec.batch_size,
             seed=spec.seed,
@@ -239,13 +253,6 @@ class _Run:
 
     def _write(self) -> None:
         save_state(self.partial, self.state, self.network, self.optimiser, self.extra, self.chosen)
-
-    def _subset(self) -> Tensor:
-        """Positions of the examples that the run trains on."""
-        if self.count == len(self.train_split):
-            return torch.arange(self.count)
-        chooser = torch.Generator().manual_seed(self.spec.seed)
-        return torch.randperm(len(self.train_split), generator=chooser)[: self.count]
 
     def _order(self, epoch: int) -> Tensor:
         """This epoch's order of the examples: a function of seed, epoch and who takes part alone."""

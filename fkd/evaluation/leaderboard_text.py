@@ -92,13 +92,16 @@ def _number(figure: Figure, value: float) -> str:
 
 
 def _three_digits(value: float) -> str:
-    """Three digits as people write them: ``0.043``, ``1.07·10⁻⁵``, ``12,346``."""
+    """Three digits as people write them: ``0.0430``, ``1.07·10⁻⁵``, ``12,346``."""
     # As it will be written: 999.6 is 1,000, and 0.0009996 is 0.001.
     written = float(f"{value:.3g}")
+    if written == 0.0:
+        return "0"
     power = _power(written)
     if power:
-        return f"{written / 10.0**power:.3g}{_times(power)}"
-    return f"{value:,.0f}" if abs(written) >= 1000.0 else f"{value:.3g}"
+        return f"{written / 10.0**power:#.3g}{_times(power)}"
+    # With its zeros: below each other, 0.3 and 0.296 seem to be known differently well.
+    return f"{value:,.0f}" if abs(written) >= 1000.0 else f"{value:#.3g}".rstrip(".")
 
 
 def _power(value: float) -> int:

@@ -191,9 +191,10 @@ def test_small_numbers_in_latex_have_powers_of_ten():
     )
     text = latex_table(table, ["kl_inside", "linearity"])
     assert (
-        "\\textbf{2 $\\cdot 10^{-5}$} $\\pm$ 1.41 $\\cdot 10^{-5}$ & 12,346 $\\pm$ 0 \\\\" in text
+        "\\textbf{2.00 $\\cdot 10^{-5}$} $\\pm$ 1.41 $\\cdot 10^{-5}$ & 12,346 $\\pm$ 0 \\\\"
+        in text
     )
-    assert "0.02 & \\textbf{1}" in text and "e-0" not in text
+    assert "0.0200 & \\textbf{1.00}" in text and "e-0" not in text
 
 
 def test_files_hold_the_same_and_say_what_it_is():
@@ -254,7 +255,7 @@ def test_latex_does_not_round_to_all_and_marks_the_true_best():
         ("relative_clean_signed", 0.0123, "+0.012"),
         ("kl_inside", 0.012345, "0.0123"),
         ("kl_inside", 0.0000107, "1.07·10⁻⁵"),
-        ("kl_inside", 0.00099951, "0.001"),
+        ("kl_inside", 0.00099951, "0.00100"),
         ("kl_inside", 0.0, "0"),
         ("training_seconds", 12345.6, "12,346 s"),
         ("auroc_knn_noise", 0.98765, "0.988"),
@@ -321,11 +322,11 @@ def test_a_deviation_follows_its_figure_in_the_same_digits():
     assert figure_text(known["clean_accuracy"], 0.9782, 0.0123) == "97.8 ± 1.2 %"
     assert figure_text(known["gap_certified_mean"], 0.12301, 0.004) == "0.124 ± 0.004"
     assert figure_text(known["parameters"], 1810.0, 0.0) == "1,810 ± 0"
-    assert figure_text(known["training_seconds"], 2.5, NAN) == "2.5 s"
+    assert figure_text(known["training_seconds"], 2.5, NAN) == "2.50 s"
     assert figure_text(known["training_seconds"], NAN, 1.0) == "-"
-    assert figure_text(known["kl_inside"], 1.5, 0.1342) == "1.5 ± 0.13"
+    assert figure_text(known["kl_inside"], 1.5, 0.1342) == "1.50 ± 0.13"
     assert figure_text(known["kl_inside"], 0.05161, 0.0) == "0.0516 ± 0.0000"
-    assert figure_text(known["kl_inside"], 1.5e-5, 2e-6) == "1.5·10⁻⁵ ± 0.20·10⁻⁵"
+    assert figure_text(known["kl_inside"], 1.5e-5, 2e-6) == "1.50·10⁻⁵ ± 0.20·10⁻⁵"
 
 
 def test_the_command_line_measures_the_same(students):
