@@ -19,8 +19,9 @@ from fkd.evaluation._packed_tables import (
 )
 from fkd.models import damaged_models, list_models
 from fkd.records import list_tables
+from pretrained.build import REPORT
 from pretrained.estimate import LARGEST_TOTAL, folder_size, total_size
-from pretrained.report import students_table
+from pretrained.report import figure_lines, students_table
 from pretrained.specs import is_current, zoo
 from pretrained.tables import scores_of
 from pretrained.zoo import DATA
@@ -119,3 +120,12 @@ def test_the_leaderboard_has_every_shipped_student_that_has_figures():
     table = students_table(students)
     assert (list(table["student"]) if len(table) else []) == with_figures
     assert "clean_accuracy" in table or not with_figures
+    # The shipped report was written after the last of them, and of nothing else.
+    text = (pretrained_dir() / REPORT).read_text(encoding="utf-8")
+    assert f"\n{len(CARDS)} models; " in text
+    made = "\n".join(figure_lines("digits", table))
+    start = text.index("\n## digits\n")
+    assert text[start : text.find("\n## ", start + 1)] == f"\n## digits\n\n{made}\n"
+    lacking = text[: text.index("## Claims")]
+    for member in (member for name in DATA for member in zoo(name)):
+        assert (f"`{member.name}`" in lacking) == (member.name not in CARDS), member.name

@@ -89,6 +89,29 @@ def _zoo() -> list[str]:
     return lines[1:]
 
 
+def _teachers() -> list[str]:
+    lines = [
+        "| teacher | parameters | clean % | radius | robust % | certified % |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for dataset, data in DATA.items():
+        radii = sorted({data.score_epsilon, float(data.attack["epsilon"])})
+        names = [member.name for member in zoo(dataset) if member.teacher is None]
+        for card in (read_card(name) for name in names if (pretrained_dir() / name).is_dir()):
+            for radius in radii:
+                # The newest cards know the better of intervals and CROWN-IBP, the others intervals.
+                figures = [
+                    _percent(card.metrics[f"{kind}_accuracy_{radius:g}"])
+                    for kind in ("robust", "certified")
+                ]
+                shown = f"{radius:g}" if dataset != "cifar10_jpeg" else f"{255 * radius:g}/255"
+                lines.append(
+                    f"| `{card.name}` | {card.parameters:,} | "
+                    f"{_percent(card.metrics['clean_accuracy'])} | {shown} | {' | '.join(figures)} |"
+                )
+    return lines
+
+
 def _pairs() -> list[str]:
     lines = []
     entries = [entry for entry in list_analyses() if entry.is_shipped]
@@ -202,7 +225,11 @@ def _score(name: str, figure: str) -> str:
 
 
 def _gain() -> str:
-    students = [f"mnist-{label}-of-pgd" for label in ("cckd_l", "cckd_t", "kd")]
+    students = [
+        f"{dataset}-{label}-of-pgd"
+        for dataset in ("mnist", "fashion_mnist")
+        for label in ("cckd_l", "cckd_t", "kd")
+    ]
     cells = [f"`{name}` {_score(name, 'robust_accuracy')}" for name in students]
     return "under attack at 0.1: " + ", ".join(cells)
 
@@ -234,6 +261,7 @@ def _published() -> list[str]:
 
 SECTIONS: dict[str, Callable[[], list[str]]] = {
     "columns": _columns,
+    "teachers": _teachers,
     "zoo": _zoo,
     "pairs": _pairs,
     "compared": _compared,
