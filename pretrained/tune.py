@@ -11,7 +11,6 @@ radius of the leaderboard.  The teacher saw all train images, for every candidat
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -32,13 +31,14 @@ sys.path.insert(0, str(ROOT.parent))
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from fkd.attacks import make_attack  # noqa: E402
 from fkd.bounds import make_certificate  # noqa: E402
+from fkd.cli.options import pairs  # noqa: E402
 from fkd.core.errors import ConfigError, FkdError  # noqa: E402
 from fkd.core.precision import logits_of  # noqa: E402
 from fkd.data import get_data_set  # noqa: E402
 from fkd.distillation import TrainSpec, check_spec, train_model, training_examples  # noqa: E402
 from fkd.evaluation import AnalysisConfig  # noqa: E402
+from fkd.evaluation._attacked import attack_pair  # noqa: E402
 from fkd.models import Model, load_model  # noqa: E402
 from pretrained.specs import zoo  # noqa: E402
 from pretrained.zoo import DATA  # noqa: E402
@@ -102,7 +102,7 @@ def measure(spec: TrainSpec, student: Model, count: int) -> dict[str, float]:
     )
     region = config.ball.region(split.images[near], torch.arange(len(near)))
     networks, labels = (teacher.network, student.network), split.labels[near]
-    found = make_attack(config.attack).run(*networks, region, labels, seed=config.seed)
+    found = attack_pair(config.attack, networks, region, labels, seed=config.seed)
     proved = make_certificate(config.certificate).bound(*networks, region, labels)
     return {
         "accuracy": float((own.argmax(1) == split.labels[ids]).double().mean()),
@@ -141,24 +141,6 @@ def tune(specs: Mapping[str, TrainSpec], *, count: int, jobs: int = 1) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def parsed(words: Sequence[str]) -> dict[str, Any]:
-    """``["kappa=1", "penalty=log"]`` as settings.
-
-    Raises:
-        ConfigError: a word is no NAME=VALUE.
-    """
-    settings: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(f"Settings are written NAME=VALUE, got '{word}'; mend it.")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Read the command line and try; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -168,7 +150,7 @@ def main(words: Sequence[str] | None = None) -> int:
         dest="tries",
         action="append",
         nargs="*",
-        metavar="NAME=VALUE",
+        metavar="KEY=VALUE",
         help="a candidate's settings (none: the zoo's own); once for each candidate",
     )
     parser.add_argument("--count", type=int, default=200, help="images attacked and certified")
@@ -183,7 +165,7 @@ def main(words: Sequence[str] | None = None) -> int:
             for seed in arguments.seeds:
                 name = f"{' '.join(tries) or 'as in the zoo'}, seed {seed}"
                 specs[name] = candidate(
-                    arguments.student, parsed(tries), epochs=arguments.epochs, seed=seed
+                    arguments.student, pairs("try", tries), epochs=arguments.epochs, seed=seed
                 )
         table = tune(specs, count=max(1, arguments.count), jobs=max(1, arguments.jobs))
     except FkdError as error:

@@ -162,7 +162,8 @@ class _Run:
         self.device = choose_device(spec.device)
         self.train_split = plan.data_set.load("train")
         self.test_split = plan.data_set.load("test")
-        self.count = min(len(self.train_split), spec.train_count or len(self.train_split))
+        example_ids = training_examples(spec, len(self.train_split))
+        self.count = len(example_ids)
         self.steps_per_epoch = math.ceil(self.count / spec.batch_size)
         self.total_steps = spec.epochs * self.steps_per_epoch
         self.mean, self.std = plan.data_set.channel_statistics()
@@ -186,7 +187,7 @@ class _Run:
             student=self.network,
             images=self.images,
             labels=self.labels,
-            example_ids=training_examples(spec, len(self.train_split)).to(self.device),
+            example_ids=example_ids.to(self.device),
             num_classes=plan.data_set.num_classes,
             batch_size=spec.batch_size,
             seed=spec.seed,

@@ -197,8 +197,9 @@ def _row(scores: Scores, analyses: Mapping[str, pd.DataFrame]) -> dict[str, Any]
 def _of_card(card: ModelCard, config: ScoresConfig) -> dict[str, float]:
     """Figures that a card tells whatever the ball is; what was measured stands before them."""
     told = {"parameters": float(card.parameters)} if card.parameters else {}
-    if card.dataset == config.dataset and config.split == "test":
-        told |= {name: card.metrics[name] for name in ("clean_accuracy",) if name in card.metrics}
+    accuracy = card.metrics.get("clean_accuracy")
+    if accuracy is not None and card.dataset == config.dataset and config.split == "test":
+        told["clean_accuracy"] = accuracy
     return told
 
 

@@ -10,7 +10,7 @@ from fkd.core.errors import ConfigError
 from fkd.core.registry import unknown_name_sentence
 from fkd.evaluation.leaderboard import STUDENT_COLUMNS
 from fkd.evaluation.scores import Figure, all_figures
-from fkd.records import Column
+from fkd.records import EPSILON_COLUMN, Column
 
 #: What `spread` tells of students that differ only by seed, before their figures.
 SPREAD_COLUMNS: tuple[Column, ...] = (
@@ -20,6 +20,22 @@ SPREAD_COLUMNS: tuple[Column, ...] = (
     Column("seeds", pa.int64(), "number", "How many different seeds they were trained with."),
 )
 
+#: What files of leaderboards say of what was measured, before the students.
+MEASURED_COLUMNS: tuple[Column, ...] = (
+    Column("name", pa.string(), "name", "What the row is called among these."),
+    Column("dataset", pa.string(), "name", "Data set."),
+    Column("norm", pa.string(), "name", "Norm of the ball: linf or l2."),
+    EPSILON_COLUMN,
+    Column("count", pa.int64(), "examples", "Examples of which the figures in balls are."),
+    Column("certificate", pa.string(), "name", "Certificate of the pair's bounds."),
+)
+
+
+def fact_columns() -> dict[str, Column]:
+    """All that a leaderboard may tell beside figures, by the column's name."""
+    known = (*MEASURED_COLUMNS, *STUDENT_COLUMNS, *SPREAD_COLUMNS)
+    return {column.name: column for column in known}
+
 
 def leaderboard_columns(table: pd.DataFrame) -> pd.DataFrame:
     """What each column of a `leaderboard` or a `spread` is.
@@ -28,7 +44,7 @@ def leaderboard_columns(table: pd.DataFrame) -> pd.DataFrame:
         A row a column: ``column, title, unit, better, meaning``; ``better`` is empty for what is no
         figure.
     """
-    facts = {column.name: column for column in (*STUDENT_COLUMNS, *SPREAD_COLUMNS)}
+    facts = fact_columns()
     figures = all_figures()
     rows = []
     for name in table.columns:

@@ -14,8 +14,7 @@ import pyarrow as pa
 from fkd.core.errors import ConfigError
 from fkd.core.registry import unknown_name_sentence
 from fkd.core.versions import package_versions
-from fkd.evaluation.leaderboard import STUDENT_COLUMNS
-from fkd.evaluation.leaderboard_summary import SPREAD_COLUMNS, figures_of, leaderboard_columns
+from fkd.evaluation.leaderboard_summary import fact_columns, figures_of, leaderboard_columns
 from fkd.evaluation.rounding import bound_text, reached_text
 from fkd.evaluation.scored_pair import ScoresConfig
 from fkd.evaluation.scores import Figure
@@ -23,16 +22,6 @@ from fkd.records import SCHEMA_VERSION, Column, write_table
 
 #: Suffixes of files that `leaderboard_bytes` makes.
 LEADERBOARD_FORMATS = (".csv", ".parquet", ".tex")
-
-#: What files of leaderboards say of what was measured, before the students.
-MEASURED_COLUMNS: tuple[Column, ...] = (
-    Column("name", pa.string(), "name", "What the row is called among these."),
-    Column("dataset", pa.string(), "name", "Data set."),
-    Column("norm", pa.string(), "name", "Norm of the ball: linf or l2."),
-    Column("epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."),
-    Column("count", pa.int64(), "examples", "Examples of which the figures in balls are."),
-    Column("certificate", pa.string(), "name", "Certificate of the pair's bounds."),
-)
 
 #: Means of shares that are all 1 may be this much less.
 _ROUNDING = 1e-9
@@ -249,9 +238,9 @@ def leaderboard_bytes(
 ) -> bytes:
     """A `leaderboard` or a `spread` as the content of a file that says what was measured.
 
-    CSV and Parquet begin with the columns `MEASURED_COLUMNS`.  Parquet holds each column's unit and
-    meaning as field metadata, as all tables do, and the whole configuration; LaTeX is `latex_table`
-    below a comment.
+    CSV and Parquet begin with the columns `MEASURED_COLUMNS` of `fkd.evaluation.leaderboard_summary`.
+    Parquet holds each column's unit and meaning as field metadata, as all tables do, and the whole
+    configuration; LaTeX is `latex_table` below a comment.
 
     Args:
         table: the students.
@@ -310,8 +299,7 @@ def _measured_text(measured: ScoresConfig) -> str:
 
 
 def _columns(table: pd.DataFrame) -> tuple[Column, ...]:
-    known = (*MEASURED_COLUMNS, *STUDENT_COLUMNS, *SPREAD_COLUMNS)
-    facts = {column.name: column for column in known}
+    facts = fact_columns()
     documented = leaderboard_columns(table)
     return tuple(
         facts.get(row.column)

@@ -2,6 +2,7 @@
 
 from fkd.records.schemas import (
     ANALYSIS_COLUMNS,
+    EPSILON_COLUMN,
     PAIR_COLUMNS,
     SCHEMA_VERSION,
     Column,
@@ -22,6 +23,7 @@ from fkd.records.store import (
 
 __all__ = [
     "ANALYSIS_COLUMNS",
+    "EPSILON_COLUMN",
     "PAIR_COLUMNS",
     "SCHEMA_VERSION",
     "Column",

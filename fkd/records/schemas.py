@@ -30,6 +30,10 @@ class Column:
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 
+EPSILON_COLUMN = Column(
+    "epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."
+)
+
 #: Which split and which pair a row is of.
 PAIR_COLUMNS: tuple[Column, ...] = (
     Column("split", _DICTIONARY, "name", "Split of the data set, test or train."),
@@ -43,7 +47,7 @@ PAIR_COLUMNS: tuple[Column, ...] = (
 ANALYSIS_COLUMNS: tuple[Column, ...] = (
     Column("index", pa.int64(), "position", "Example id: position in the data set's split."),
     Column("label", pa.int64(), "class", "True class y of the example."),
-    Column("epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."),
+    EPSILON_COLUMN,
     Column("gap_class", pa.int64(), "class", "Class c whose confidences are compared."),
     Column("teacher_pred", pa.int64(), "class", "Teacher's prediction at the clean image."),
     Column("student_pred", pa.int64(), "class", "Student's prediction at the clean image."),
@@ -173,7 +177,7 @@ def column_documentation(columns: tuple[Column, ...] = ANALYSIS_COLUMNS) -> pd.D
 
 
 CURVE_COLUMNS: tuple[Column, ...] = (
-    Column("epsilon", pa.float64(), "pixel", "Radius of the ball around the image, in its norm."),
+    EPSILON_COLUMN,
     Column(
         "gap_attack", pa.float64(), "probability", "Largest gap found in this or a smaller ball."
     ),

@@ -39,13 +39,13 @@ def test_what_cannot_be_tried_is_told(student, settings, sentence):
 
 
 def test_words_become_settings():
-    assert tune.parsed(["kappa=1", "penalty=log", "self_regulation=true"]) == {
+    assert tune.pairs("try", ["kappa=1", "penalty=log", "self_regulation=true"]) == {
         "kappa": 1,
         "penalty": "log",
         "self_regulation": True,
     }
-    with pytest.raises(ConfigError, match="written NAME=VALUE, got 'kappa'"):
-        tune.parsed(["kappa"])
+    with pytest.raises(ConfigError, match=r"--try takes KEY=VALUE pairs .* got 'kappa'"):
+        tune.pairs("try", ["kappa"])
 
 
 def test_candidates_are_trained_and_measured_side_by_side(own_folders, caplog, capsys):
@@ -56,7 +56,9 @@ def test_candidates_are_trained_and_measured_side_by_side(own_folders, caplog, c
     assert "as in the zoo, seed 0" in lines[1] and "temperature=1, seed 0" in lines[2]
     with caplog.at_level(logging.ERROR):
         assert tune.main([*words, "--try", "sharpness=1"]) == 1
+        assert tune.main([*words, "--try", "temperature"]) == 1
     assert "has no setting called 'sharpness'" in caplog.text
+    assert "--try takes KEY=VALUE pairs" in caplog.text and "got 'temperature'" in caplog.text
 
 
 def test_figures_are_those_of_the_images_left_out(own_folders, tmp_path):
