@@ -85,6 +85,16 @@ def _groups_text() -> str:
     return "\n".join(lines)
 
 
+def _origin(config: ScoresConfig) -> str:
+    """Whose student it is, where that is not the teacher it is compared with."""
+    from fkd.models import read_card
+
+    made_of = read_card(config.student).teacher
+    if made_of is None or made_of.model_hash == read_card(config.teacher).model_hash:
+        return ""
+    return f", distilled from {made_of.name}"
+
+
 def _describe(table: pd.DataFrame, configs: Sequence[ScoresConfig]) -> str:
     """Figures as rows and students as columns: there are more figures than a line has room for."""
     from fkd.evaluation import SCORES, figure_text
@@ -97,8 +107,8 @@ def _describe(table: pd.DataFrame, configs: Sequence[ScoresConfig]) -> str:
         f"attacks and certificates on {first.count} examples, seed {first.seed}",
         "",
         *(
-            f"{number} {row['student']}: {row['method']}, {row['architecture']}"
-            for number, row in zip(numbers, records, strict=True)
+            f"{number} {row['student']}: {row['method']}, {row['architecture']}{made_of}"
+            for number, row, made_of in zip(numbers, records, map(_origin, configs), strict=True)
         ),
     ]
     for name in first.groups:

@@ -6,6 +6,8 @@ import pytest
 import fkd.cli
 from fkd import runs
 from fkd.evaluation import all_figures, figure_text
+from fkd.models import read_card
+from tests.support.pairs import save_digits_model
 from tests.support.transfers import save_students
 
 QUICK = ["--teacher", "big", "--epsilon", "0.08", "--count", "8", "--groups", "retention,fidelity"]
@@ -84,3 +86,13 @@ def test_bad_input_is_one_sentence(score, words, sentence):
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_a_student_of_another_teacher_is_told_as_such(score):
+    save_digits_model("own", "teacher", hidden=(16,), seed=7)
+    for name, teacher in (("mine", "big"), ("theirs", "own")):
+        made_of = {"name": teacher, "model_hash": read_card(teacher).model_hash}
+        save_digits_model(name, "student", hidden=(8,), seed=len(name), teacher=made_of)
+    code, out, _ = score("--students", "mine", "theirs")
+    expected = ["(1) mine: kd, mlp", "(2) theirs: kd, mlp, distilled from own"]
+    assert (code, out.splitlines()[2:4]) == (0, expected)
