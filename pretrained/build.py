@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ from pretrained.estimate import (  # noqa: E402
     duration,
     total_size,
 )
-from pretrained.jobs import Job, run_jobs  # noqa: E402
+from pretrained.jobs import Job, at_least_one, end_with_children, run_jobs  # noqa: E402
 from pretrained.make import make  # noqa: E402
 from pretrained.specs import Member, is_current, registered, zoo  # noqa: E402
 from pretrained.zoo import COPIES, DATA, STUDENTS, TEACHERS  # noqa: E402
@@ -191,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=int, choices=seeds, nargs="+", default=[], help="of students, default: all"
     )
-    parser.add_argument("--jobs", type=_at_least_one, default=1, help="processes at a time")
+    parser.add_argument("--jobs", type=at_least_one, default=1, help="processes at a time")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="say what is missing and stop")
@@ -202,12 +201,6 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--tables-of", metavar="NAME", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="file of the report; default: standard output")
     return parser
-
-
-def _at_least_one(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {word!r}")
-    return int(word)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -223,11 +216,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise FkdError("--out names the file of a report; add --report or leave it out.")
     if out.is_dir() or not out.resolve().parent.is_dir():
         raise FkdError(f"{out} cannot be written: name a file in a folder that exists.")
-
-
-def end_with_children() -> None:
-    """Let SIGTERM end this process as Ctrl-C does: with what it started, not leaving it behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +32,18 @@ class Job:
     name: str
     command: tuple[str, ...]
     needs: frozenset[str] = frozenset()
+
+
+def at_least_one(word: str) -> int:
+    """A number of processes or images as the command line gives it."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, got {word!r}")
+    return int(word)
+
+
+def end_with_children() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: with what it started, not leaving it behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int) -> dict[str, str]:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from fkd.distillation import TrainSpec, check_spec, train_model, training_exampl
 from fkd.evaluation import AnalysisConfig  # noqa: E402
 from fkd.evaluation._attacked import attack_pair  # noqa: E402
 from fkd.models import Model, load_model  # noqa: E402
+from pretrained.jobs import at_least_one, end_with_children  # noqa: E402
 from pretrained.specs import zoo  # noqa: E402
 from pretrained.zoo import DATA  # noqa: E402
 
@@ -135,9 +136,15 @@ def tune(specs: Mapping[str, TrainSpec], *, count: int, jobs: int = 1) -> pd.Dat
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         waiting = {name: pool.submit(tried, spec, count) for name, spec in specs.items()}
         rows = []
-        for name, future in waiting.items():
-            rows.append({"settings": name, **future.result()})
-            LOG.info("%s", rows[-1])
+        try:
+            for name, future in waiting.items():
+                rows.append({"settings": name, **future.result()})
+                LOG.info("%s", rows[-1])
+        except BaseException:
+            # The pool would wait for the trainings that run, which may take an hour each.
+            for process in active_children():
+                process.terminate()
+            raise
     return pd.DataFrame(rows)
 
 
@@ -153,10 +160,12 @@ def main(words: Sequence[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="a candidate's settings (none: the zoo's own); once for each candidate",
     )
-    parser.add_argument("--count", type=int, default=200, help="images attacked and certified")
+    parser.add_argument(
+        "--count", type=at_least_one, default=200, help="images attacked and certified"
+    )
     parser.add_argument("--epochs", type=int, help="default: the zoo's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--jobs", type=at_least_one, default=1, help="processes at a time")
     arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
@@ -167,7 +176,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 specs[name] = candidate(
                     arguments.student, pairs("try", tries), epochs=arguments.epochs, seed=seed
                 )
-        table = tune(specs, count=max(1, arguments.count), jobs=max(1, arguments.jobs))
+        table = tune(specs, count=arguments.count, jobs=arguments.jobs)
     except FkdError as error:
         LOG.error("%s", error)
         return 1
@@ -177,4 +186,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
+    end_with_children()
     sys.exit(main())

@@ -98,8 +98,8 @@ def test_a_build_that_is_told_to_end_leaves_no_process_behind(tmp_path):
     pid = tmp_path / "pid"
     child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = (
-        "import sys; from pretrained.build import end_with_children; "
-        "from pretrained.jobs import Job, run_jobs; end_with_children(); "
+        "import sys; from pretrained.jobs import Job, end_with_children, run_jobs; "
+        "end_with_children(); "
         f"run_jobs([Job('one', (sys.executable, '-c', {child!r}))], 1)"
     )
     root = Path(__file__).resolve().parents[2]

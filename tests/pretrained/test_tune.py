@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,3 +76,36 @@ def test_figures_are_those_of_the_images_left_out(own_folders, tmp_path):
     assert found["accuracy"] == pytest.approx(right.double().mean().item())
     assert 0 <= found["gap found"] <= found["gap certified"] + 1e-9 <= 1 + 1e-9
     assert found["agreement certified"] in (0, 0.2, 0.4, 0.6, 0.8, 1)
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--count"])
+def test_less_than_one_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        tune.main([STUDENT, option, "0"])
+    assert f"{option}: a whole number of at least 1 is needed, got '0'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_told_to_end_it_leaves_no_training_behind(own_folders):
+    """Its trainings would go on alone for up to an hour."""
+    root = Path(tune.__file__).resolve().parents[1]
+    words = [sys.executable, "pretrained/tune.py", STUDENT, "--epochs", "5000"]
+    process = subprocess.Popen(words, cwd=root)
+    try:
+        while not (trainers := children_of(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(1.0)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert not any(Path(f"/proc/{pid}").is_dir() for pid in trainers)
+    finally:
+        process.kill()
+
+
+def children_of(pid):
+    """Processes that a spawning pool started, by the kernel's list."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        child for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
