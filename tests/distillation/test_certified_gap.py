@@ -183,22 +183,45 @@ def certified(method, batch, teacher, student, clock=AT_THE_END):
     return method.loss(batch, teacher, student, clock)["certified_gap"]
 
 
-def test_the_loss_is_the_weighted_mean_of_both_sides():
+def test_the_loss_is_the_weighted_mean_of_the_larger_side():
     teacher, student, batch = frozen(make_mlp(1, (9,))), make_mlp(2), make_batch()
     ramp = {"epsilon": 0.1, "warm_up": 0.2, "ramp": 0.6, "ramp_shape": "linear"}
     method = make_method("certified_gap", kappa=1.7, bounded_share=0.6, **ramp)
     parts = method.loss(batch, teacher, student, HALF_WAY)
     classes = teacher(batch.images).argmax(1)
     # Half way up the ramp, and 4 of 6 examples.
-    sides = sides_of(teacher, student, batch.images[:4], classes[:4], 0.05)
-    expected = torch.stack(sides)
-    assert parts["certified_gap"].item() == pytest.approx(0.85 * expected.mean().item())
-    assert float(parts.observed["delta"]) == pytest.approx(expected.amax(0).mean().item())
+    sides = torch.stack(sides_of(teacher, student, batch.images[:4], classes[:4], 0.05))
+    # Which side is larger differs from image to image.
+    assert sides.mean(1).max() < sides.amax(0).mean()
+    assert parts["certified_gap"].item() == pytest.approx(0.85 * sides.amax(0).mean().item())
+    assert float(parts.observed["delta"]) == pytest.approx(sides.amax(0).mean().item())
     assert set(parts) == {"distillation", "certified_gap", "attacked", "total"}
     by_label = make_method("certified_gap", kappa=1.7, gap_class="label", bounded_share=1.0)
     sides = sides_of(teacher, student, batch.images, batch.labels, 0.1)
     found = certified(by_label, batch, teacher, student).item()
-    assert found == pytest.approx(1.7 * torch.stack(sides).mean().item())
+    assert found == pytest.approx(1.7 * torch.maximum(*sides).mean().item())
+
+
+def test_the_certificate_comes_when_the_attack_has_done_its_part():
+    teacher, student, batch = frozen(make_mlp(1)), make_mlp(2), make_batch()
+    method = make_method("certified_gap", ramp=0.2, certified_from=0.4)
+    weights = []
+    for step in range(30, 61, 5):
+        parts = method.loss(batch, teacher, student, Clock(step=step, epoch=0, total_steps=100))
+        assert parts["attacked"] > 0
+        weights.append(
+            parts["certified_gap"].item() / float(parts.observed["delta"]) / method.config.kappa
+            if "certified_gap" in parts
+            else 0.0
+        )
+    assert weights == pytest.approx([0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0])
+    # Never further than the ball has grown, and not at all where it begins with the end.
+    slow = make_method(
+        "certified_gap", warm_up=0.0, ramp=1.0, ramp_shape="linear", certified_from=0
+    )
+    assert slow.config.certified(HALF_WAY) == pytest.approx(0.5)
+    never = make_method("certified_gap", certified_from=1.0).config
+    assert never.certified(Clock(step=99, epoch=0, total_steps=100)) == 0.0
 
 
 @pytest.mark.parametrize("step", [0, 5, 10])
@@ -223,7 +246,7 @@ def test_batch_normalisation_has_the_whole_batchs_statistics():
         p, q = (n(images).softmax(1) for n in (teacher, student))
     chosen = p.argmax(1, keepdim=True)
     gap = (p - q).gather(1, chosen).abs()[:3]
-    assert found == pytest.approx(gap.mean().item(), rel=1e-5)
+    assert found == pytest.approx(2.0 * gap.mean().item(), rel=1e-5)
     assert gap.mean() > 0.01
 
 
@@ -316,3 +339,32 @@ def test_a_network_without_a_linear_relaxation_is_refused():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 4))
     with pytest.raises(UnsupportedModelError, match="cannot pass through MaximumPooling; use a"):
         TrainingPass(BoundedNetwork(network), torch.rand(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_rest_of_the_batch_is_pressed_by_the_students_own_width(name):
+    teacher, student, images, classes = make_pair(name)
+    labels = (classes + 1) % CLASSES
+    batch = Batch(images, labels, torch.arange(len(images)))
+    ramp = {"epsilon": 0.03, "warm_up": 0.0, "ramp": 0.0, "certified_from": 0.0}
+    settings = {"kappa": 2.0, "bounded_share": 0.5, "gap_class": "label", **ramp}
+    bare = make_method("certified_gap", **settings)
+    rested = make_method("certified_gap", coarse_rest=True, **settings)
+    parts = [method.loss(batch, teacher, student, AT_THE_END) for method in (bare, rested)]
+    # Half of both sides as the method `faithful` bounds them, without the teacher's own width.
+    faithful = make_method("faithful", epsilon=0.03)
+    sides = faithful.gap_bounds(images, labels, CLASSES, teacher, student, 0.03)
+    high, low = sides[1].above.sigmoid(), sides[0].below.sigmoid()
+    widths = (high - low) / 2
+    assert (widths > 0.01).all()
+    expected = (parts[0]["certified_gap"] + 2.0 * widths[3:].mean()) / 2
+    assert parts[1]["certified_gap"].item() == pytest.approx(expected.item(), rel=1e-9)
+    assert parts[1].observed["delta"] == parts[0].observed["delta"]
+    whole = {**settings, "bounded_share": 1.0}
+    both = [
+        make_method("certified_gap", coarse_rest=coarse, **whole).loss(
+            batch, teacher, student, AT_THE_END
+        )
+        for coarse in (False, True)
+    ]
+    assert torch.equal(both[0]["certified_gap"], both[1]["certified_gap"])
