@@ -250,10 +250,6 @@ def group_lines(table: pd.DataFrame, figures: Sequence[Figure]) -> Iterator[str]
         for figure in figures:
             values = rows[figure.name].dropna()
             is_whole = len(values) == len(rows)
-            cell = figure_text(figure, values.mean() if is_whole else None)
-            if is_whole and len(values) > 1:
-                # In the figure's own unit, so that it can be read beside the mean.
-                scale = 100 if figure.unit == "share" else 1
-                cell += f" ± {scale * values.std(ddof=1):.2g}"
-            cells.append(cell)
+            mean = values.mean() if is_whole else None
+            cells.append(figure_text(figure, mean, values.std(ddof=1)))
         yield f"| {label} of {teacher.rsplit('-', 1)[1]} | {len(rows)} | {' | '.join(cells)} |"
