@@ -47,6 +47,11 @@ Initialisation = Annotated[
 ]
 
 
+def compared_classes(gap_class: GapClass, target_logits: Tensor, labels: Tensor) -> Tensor:
+    """The class c of each image, int64 (N,), from the teacher's logits (N, K) and the labels (N,)."""
+    return target_logits.argmax(1) if gap_class == "teacher" else labels
+
+
 class FaithfulConfig(RampConfig):
     """The ball, the bound and its weight."""
 
@@ -145,7 +150,7 @@ class Faithful(Method):
         risen = config.risen(clock)
         observed: dict[str, float | Tensor] = {"epsilon": config.epsilon * risen}
         if risen * config.kappa > 0 and teacher is not None:
-            classes = target.argmax(1) if config.gap_class == "teacher" else batch.labels
+            classes = compared_classes(config.gap_class, target, batch.labels)
             sides = self.gap_bounds(
                 batch.images, classes, target.shape[1], teacher, student, config.epsilon * risen
             )
