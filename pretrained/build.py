@@ -44,6 +44,7 @@ from pretrained.estimate import (  # noqa: E402
 )
 from pretrained.jobs import Job, at_least_one, end_with_children, run_jobs  # noqa: E402
 from pretrained.make import make  # noqa: E402
+from pretrained.right import ship_right  # noqa: E402
 from pretrained.specs import Member, is_current, registered, zoo  # noqa: E402
 from pretrained.zoo import COPIES, DATA, STUDENTS, TEACHERS  # noqa: E402
 
@@ -163,6 +164,7 @@ def build(
     dropped = tables.prune(everything)
     if dropped:
         LOG.info("%d stale tables dropped", dropped)
+    ship_right(everything)
     # What it lacks may not have been asked for, so it is no failure of this run.
     write_lines(report(everything)[0], pretrained_dir() / REPORT)
     for name, why in failures.items():

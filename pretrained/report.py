@@ -17,9 +17,10 @@ from fkd.evaluation.leaderboard_text import figure_text
 from fkd.evaluation.scores import SCORES, Figure, all_figures, group_names
 from fkd.models import read_card
 from pretrained.estimate import LARGEST_TOTAL, total_size
-from pretrained.robustness import compared_tables
+from pretrained.right import right_of
+from pretrained.robustness import COMPARED, compared_tables
 from pretrained.specs import Member, is_current
-from pretrained.tables import missing, scores_of
+from pretrained.tables import missing, own_home, scores_of
 from pretrained.zoo import DATA
 
 LOG = logging.getLogger("build")
@@ -111,7 +112,9 @@ def tested_claims(tables: Mapping[str, pd.DataFrame], students: Sequence[Member]
     if not tables:
         return []
     both = pd.concat(tables.values(), ignore_index=True)
-    return check_claims(both, counts=count_images(students), images=images_of(students))
+    # What the user measured is not shipped, and must not turn a shipped verdict.
+    with own_home():
+        return check_claims(both, counts=count_images(students), images=images_of(students))
 
 
 def count_images(students: Sequence[Member]) -> dict[str, dict[str, int]]:
@@ -132,30 +135,27 @@ def count_images(students: Sequence[Member]) -> dict[str, dict[str, int]]:
 
 def images_of(students: Sequence[Member]) -> dict[str, pd.DataFrame]:
     """What figures are of each image, as far as it is stored, for `check_claims`."""
-    images: dict[str, pd.DataFrame] = {}
-    for member in students:
-        config = scores_of(member)
-        analysis, alone = find_analysis(config.analysis()), find_robustness(config.robustness())
-        columns = []
-        if analysis is not None:
-            table = analysis.table.set_index("index")
-            columns += [
-                table["gap_certified"].rename("gap_certified_mean"),
-                table["agrees_certified"].rename("agreement_certified"),
-            ]
-        if alone is not None:
-            columns.append(_robust(alone.table))
-        if columns:
-            images[member.name] = pd.concat(columns, axis=1)
-    for config in compared_tables(sorted({str(member.teacher) for member in students})):
+    names = {str(member.teacher) for member in students}
+    names |= {member.name for member in students if member.label in COMPARED}
+    columns: dict[str, list[pd.Series]] = {}
+    for config in compared_tables(sorted(names)):
         alone = find_robustness(config)
         if alone is not None:
-            images[config.model] = _robust(alone.table).to_frame()
-    return images
-
-
-def _robust(table: pd.DataFrame) -> pd.Series:
-    return table.set_index("index")["robust"].rename("robust_accuracy")
+            robust = alone.table.set_index("index")["robust"]
+            columns.setdefault(config.model, []).append(robust.rename("robust_accuracy"))
+    for name, right in right_of(students).items():
+        columns.setdefault(name, []).append(right.rename("clean_accuracy"))
+    for member in students:
+        analysis = find_analysis(scores_of(member).analysis())
+        if analysis is not None:
+            table = analysis.table.set_index("index")
+            columns.setdefault(member.name, []).extend(
+                [
+                    table["gap_certified"].rename("gap_certified_mean"),
+                    table["agrees_certified"].rename("agreement_certified"),
+                ]
+            )
+    return {name: pd.concat(found, axis=1) for name, found in columns.items()}
 
 
 def claim_lines(claims: Sequence[Claim]) -> list[str]:
@@ -173,16 +173,21 @@ def claim_lines(claims: Sequence[Claim]) -> list[str]:
         lines.append(f"| {paper} | {' | '.join(str(of_paper[v]) for v in VERDICTS)} |")
     lines += [
         "",
-        "| verdict | data set | teacher | statement | figures | students | noise |",
-        "|---|---|---|---|---|--:|---|",
+        "| verdict | data set | teacher | statement | figures | students | seeds | noise |",
+        "|---|---|---|---|---|--:|---|---|",
     ]
     for claim in claims:
         figures = "; ".join(f"{name} {_text(name, v)}" for name, v in claim.figures.items())
         lines.append(
             f"| {VERDICTS[claim.verdict]} | {claim.dataset} | `{claim.teacher}` | "
-            f"{claim.statement} | {figures} | {claim.n} | {claim.noise or 'none'} |"
+            f"{claim.statement} | {figures} | {claim.n} | {_seeds(claim)} | "
+            f"{claim.noise or 'none'} |"
         )
     return lines
+
+
+def _seeds(claim: Claim) -> str:
+    return ", ".join(map(str, claim.seeds)) or "-"
 
 
 def unequal(students: Sequence[Member]) -> list[str]:

@@ -27,6 +27,7 @@ from fkd.evaluation._packing import pack_tables
 from fkd.evaluation._stored_tables import is_stored
 from fkd.evaluation.scored_pair import ScoresConfig
 from pretrained.robustness import (
+    COMPARED,
     SHOWN_ALONE,
     compared_tables,
     make_missing,
@@ -74,7 +75,8 @@ def robustness_of(member: Member) -> list[evaluation.RobustnessConfig]:
     if member.teacher is None:
         return robustness_tables([member.name]) + compared_tables([member.name])
     is_shown = member.label in SHOWN_ALONE and member.spec.seed == 0
-    return robustness_tables([member.name]) if is_shown else []
+    tables = robustness_tables([member.name]) if is_shown else []
+    return tables + (compared_tables([member.name]) if member.label in COMPARED else [])
 
 
 def missing(member: Member) -> list[str]:
@@ -87,7 +89,7 @@ def missing(member: Member) -> list[str]:
     scores = scores_of(member)
     if scores is not None:
         # What the user measured is not shipped.
-        with _own_home():
+        with own_home():
             found = find_scores(scores)
         if found is None or found.missing:
             kinds.append("figures")
@@ -100,7 +102,7 @@ def make_tables(member: Member, device: str) -> None:
     Raises:
         FkdError: whatever analyses and measurements raise.
     """
-    with _own_home():
+    with own_home():
         for config in analyses_of(member):
             _make_analysis(config, device)
         make_missing(robustness_of(member), device)
@@ -173,7 +175,7 @@ def _score_keys(member: Member) -> set[str]:
 
 
 @contextmanager
-def _own_home() -> Iterator[None]:
+def own_home() -> Iterator[None]:
     """A home of its own: the user's stored results must not pass for newly made ones."""
     before = os.environ.get("FKD_HOME")
     with tempfile.TemporaryDirectory() as home:

@@ -10,6 +10,7 @@ from fkd.evaluation.claims import (
     CCKD_PAPER,
     FAITHFUL_PAPER,
     KDIGA_PAPER,
+    OWN,
     TINTEM_PAPER,
     check_claims,
 )
@@ -252,17 +253,68 @@ def test_cckd_accuracy_up_to_the_noise_of_the_images(images, verdict):
     assert claim.verdict == verdict
 
 
-def test_self_regulation_sees_fewer_examples_than_the_same_form_without():
+@pytest.mark.parametrize(
+    ("examples", "accuracy", "verdict"),
+    [
+        (600.0, 0.9, "holds"),
+        (600.0, 0.891, "holds"),
+        # Fewer examples alone say nothing: they only ever leave.
+        (600.0, 0.889, "does not hold"),
+        (1000.0, 0.9, "does not hold"),
+    ],
+)
+def test_self_regulation_needs_fewer_examples_for_the_accuracy_of_kd(examples, accuracy, verdict):
     rows = {
+        "kd": {"training_examples": 1000.0, "clean_accuracy": 0.9},
         "cckd_l": {"training_examples": 1000.0},
-        "cckd_l_sr": {"training_examples": 600.0},
+        "cckd_l_sr": {"training_examples": examples, "clean_accuracy": accuracy},
         "cckd_t_sr": {"training_examples": 600.0},
     }
-    (claim,) = only(check(rows), CCKD_PAPER)
-    assert claim.verdict == "holds"
-    assert (claim.label, claim.noise) == ("cckd_l_sr", "")
-    rows["cckd_l_sr"]["training_examples"] = 1000.0
-    assert only(check(rows), CCKD_PAPER)[0].verdict == "does not hold"
+    (claim,) = [c for c in only(check(rows), CCKD_PAPER) if "fewer examples" in c.statement]
+    assert (claim.verdict, claim.label) == (verdict, "cckd_l_sr")
+    assert claim.figures["kd: training_examples"] == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("gap", "accuracy", "verdict"),
+    [(0.05, 0.98, "holds"), (0.15, 0.98, "does not hold"), (0.05, 0.96, "does not hold")],
+)
+def test_this_projects_own_method_against_the_others_on_bounds(gap, accuracy, verdict):
+    own = {"clean_accuracy": accuracy, "gap_certified_mean": gap}
+    rows = {
+        "certified_gap": own,
+        "faithful": {"clean_accuracy": 0.98, "gap_certified_mean": 0.1},
+        "faithful_ibp": {"clean_accuracy": 0.97, "gap_certified_mean": 0.2},
+    }
+    (claim,) = check(rows)
+    assert (claim.paper, claim.label, claim.verdict) == (OWN, "certified_gap", verdict)
+    assert "than faithful_ibp, faithful, at" in claim.statement
+
+
+def seeded(rows):
+    """Seeds in a column of their own."""
+    made = table(rows)
+    return made.assign(seed=made["student"].str.endswith("-s1").astype("Int64"))
+
+
+def test_those_seeds_are_compared_that_all_have():
+    """ARD's second seed is worse: alone it must not pass for a merit of what was trained once."""
+    rows = {
+        "kd": {"robust_accuracy": 0.9},
+        "kd-s1": {"robust_accuracy": 0.3},
+        "kdiga": {"robust_accuracy": 0.8},
+    }
+    told = {"counts": {"T": counted(10**30)}}
+    (claim,) = check_claims(seeded(rows), **told)
+    assert (claim.verdict, claim.n, claim.seeds) == ("does not hold", 2, (0,))
+    assert claim.figures == {"kdiga: robust_accuracy": 0.8, "kd: robust_accuracy": 0.9}
+    both = {**rows, "kdiga-s1": {"robust_accuracy": 0.6}}
+    (claim,) = check_claims(seeded(both), **told)
+    assert (claim.verdict, claim.n, claim.seeds) == ("holds", 4, (0, 1))
+    # Without a seed in common, all there are.
+    apart = {"kd-s1": rows["kd-s1"], "kdiga": rows["kdiga"]}
+    (claim,) = check_claims(seeded(apart), **told)
+    assert (claim.verdict, claim.n, claim.seeds) == ("holds", 2, (0, 1))
 
 
 def test_tintem_out_of_distribution():

@@ -58,16 +58,43 @@ def test_equal_values_tell_nothing():
 
 
 def test_shares_are_told_apart_by_the_normal_limit():
-    """0.6 and 0.5 of 200: 0.1 / sqrt(0.49 / 200) = 2.020 deviations."""
+    """120 and 100 of 200, one hit and one miss more each: 121 / 202 and 101 / 202."""
     found = of_shares(0.6, 0.5, 200)
-    assert found.p_above == pytest.approx(stats.norm.sf(0.1 / math.sqrt(0.49 / 200)), rel=1e-9)
+    first, second = 121 / 202, 101 / 202
+    deviation = math.sqrt((first * (1 - first) + second * (1 - second)) / 202)
+    assert found.p_above == pytest.approx(stats.norm.sf((first - second) / deviation), rel=1e-9)
     assert found.p_above + found.p_below == pytest.approx(1.0)
     assert verdict([found]) == "holds"
     assert verdict([of_shares(0.6, 0.5, 180)]) == "within noise"
     # Of the bar of three points nobody knows.
     assert verdict([of_shares(0.6, 0.5, 200, 0.03)]) == "within noise"
-    # Shares of 0 and 1 have no deviation.
+
+
+def test_shares_of_0_and_1_are_as_sure_as_their_images_are_many():
+    """Where 5 % is the truth, 0 of 20 has a chance of a third."""
+    assert verdict([of_shares(0.0, 0.0, 20, 0.03)]) == "within noise"
+    assert verdict([of_shares(0.0, 0.0, 2000, 0.03)]) == "does not hold"
+    assert verdict([of_shares(1.0, 1.0, 20, -0.01)]) == "within noise"
+    assert verdict([of_shares(1.0, 1.0, 2000, -0.01)]) == "holds"
     assert verdict([of_shares(1.0, 0.0, 5)]) == "holds"
+
+
+def test_many_images_are_compared_pairwise_by_the_normal_limit():
+    """97 % each, of which 60 of 10,000 images differ: nine deviations above a bar one point below."""
+    own, theirs = paired(30, 30, 9670, 270)
+    found = of_images(own, theirs, -0.01)
+    error = np.std(own - theirs, ddof=1) / 100
+    assert found.p_above == pytest.approx(stats.norm.sf(0.01 / error), rel=1e-9)
+    assert found.p_above + found.p_below == pytest.approx(1.0)
+    assert found.noise == "paired, 10,000 images"
+    # Of as many images drawn anew for each nobody could say so of 1,000.
+    assert verdict([of_images(*paired(6, 6, 1934, 54), -0.01)]) == "holds"
+    assert verdict([of_shares(0.97, 0.97, 2000, -0.01)]) == "within noise"
+    # At the bar, and where no image differs from the others.
+    assert of_images(*paired(100, 200, 9000, 700), -0.01).p_above == 1.0
+    assert verdict([of_images(own, own, -0.01)]) == "holds"
+    # Without a bar yes and no are coins, however many.
+    assert of_images(own, theirs).noise == "McNemar, 10,000 images"
 
 
 def test_exact_numbers_have_no_noise():
