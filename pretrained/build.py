@@ -42,7 +42,7 @@ from pretrained.estimate import (  # noqa: E402
     duration,
     total_size,
 )
-from pretrained.jobs import Job, at_least_one, end_with_children, run_jobs  # noqa: E402
+from pretrained.jobs import Job, at_least_one, run_jobs, run_to_end  # noqa: E402
 from pretrained.make import make  # noqa: E402
 from pretrained.right import ship_right  # noqa: E402
 from pretrained.specs import Member, is_current, registered, zoo  # noqa: E402
@@ -265,5 +265,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
-    end_with_children()
-    sys.exit(main())
+    is_one_of_many = not {"--train", "--tables-of"}.isdisjoint(sys.argv)
+    kept = "what is finished is kept, and the same command goes on from there."
+    sys.exit(run_to_end(main, None if is_one_of_many else kept))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 LOG = logging.getLogger("build")
@@ -43,7 +43,30 @@ def at_least_one(word: str) -> int:
 
 def end_with_children() -> None:
     """Let SIGTERM end this process as Ctrl-C does: with what it started, not leaving it behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def end(*_: object) -> None:
+        # Once: told again while it ends, it would die with a traceback.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def run_to_end(main: Callable[[], int], said: str | None) -> int:
+    """The exit code of a script, which ends in a sentence when it is interrupted.
+
+    Args:
+        main: the script.
+        said: what becomes of the work that was done; None where another process says it.
+    """
+    end_with_children()
+    try:
+        return main()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if said is not None:
+            LOG.error("Interrupted; %s", said)
+        return 128 + signal.SIGINT
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from fkd.core.device import choose_device
@@ -12,6 +14,7 @@ from fkd.core.errors import FkdError
 from fkd.core.paths import pretrained_dir
 from fkd.distillation import METHODS, CopySpec, TrainSpec
 from fkd.models import ModelCard, read_card
+from fkd.models.checkpoint import WEIGHTS_FILE
 from pretrained.zoo import COPIED, COPIES, DATA, LABELS, STUDENTS, TEACHERS, TeacherRow
 
 LOG = logging.getLogger("build")
@@ -167,9 +170,14 @@ def shipped_card(name: str) -> ModelCard | None:
 
 
 def is_current(spec: Spec) -> bool:
-    """Whether the folder holds the model that this specification makes, wherever it was trained."""
+    """Whether the folder holds the model that this specification makes, wherever it was trained.
+
+    Weights that are not those of the card are as good as none.
+    """
     card = shipped_card(spec.name)
     if card is None or _identity(spec, card) != _identity(spec, spec):
+        return False
+    if _weights_hash(folder_of(spec.name) / WEIGHTS_FILE) != card.weights_sha256:
         return False
     if spec.teacher is None:
         return True
@@ -179,6 +187,20 @@ def is_current(spec: Spec) -> bool:
         and card.teacher is not None
         and card.teacher.model_hash == teacher.model_hash
     )
+
+
+def _weights_hash(path: Path) -> str | None:
+    """SHA-256 (hex) of a file; None where there is none.  Read again only where it was written again."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return _hash_of(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(path: Path, _time: int, _size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _identity(spec: Spec, source: Spec | ModelCard) -> dict[str, object] | None:

@@ -40,7 +40,7 @@ from fkd.distillation import TrainSpec, check_spec, train_model, training_exampl
 from fkd.evaluation import AnalysisConfig  # noqa: E402
 from fkd.evaluation._attacked import attack_pair  # noqa: E402
 from fkd.models import Model, load_model  # noqa: E402
-from pretrained.jobs import at_least_one, end_with_children  # noqa: E402
+from pretrained.jobs import at_least_one, run_to_end  # noqa: E402
 from pretrained.specs import zoo  # noqa: E402
 from pretrained.zoo import DATA  # noqa: E402
 
@@ -186,5 +186,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("FKD_PRETRAINED_DIR", str(ROOT))
-    end_with_children()
-    sys.exit(main())
+    sys.exit(run_to_end(main, "candidates that were finished are in the lines above."))

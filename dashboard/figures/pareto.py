@@ -131,6 +131,8 @@ def pareto(
         # Without it plotly writes the digits 2 and 5 between powers of ten.
         ticks = {"dtick": 1} if kind == "log" else {}
         update(type=kind, **ticks, tickformat=".2~%" if known[name].unit == "share" else None)
+        if drawn[name].nunique() == 1:
+            update(range=_around(float(drawn[name].iloc[0])))
     return theme.Chart(figure, _told(drawn, is_front, ways, known[x], known[y]))
 
 
@@ -169,6 +171,12 @@ def _is_logarithmic(rows: pd.DataFrame, name: str) -> bool:
         and values.min() > 0
         and values.max() > 10 * values.min()
     )
+
+
+def _around(value: float) -> tuple[float, float]:
+    """An axis for one value: plotly's own goes from 1 less to 1 more, whatever the unit."""
+    spare = 0.1 * abs(value) or 1.0
+    return value - spare, value + spare
 
 
 def _teacher(figure: go.Figure, rows: pd.DataFrame, axis: str, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -11,11 +12,16 @@ from dashboard import backend
 from dashboard.figures import theme
 from dashboard.figures.ways import Way
 
+#: Between which values those of a unit lie.
+_POSSIBLE = {"share": (0.0, 1.0), "probability": (0.0, 1.0), "area": (0.0, 1.0)}
+
 
 def seeds(
     methods: pd.DataFrame, students: pd.DataFrame, ways: Mapping[str, Way], name: str
 ) -> theme.Chart:
     """One row a way: a dot for each seed, the mean, and a standard deviation to either side.
+
+    Whiskers end where the figure does: at 0 and 1 of a share.
 
     Args:
         methods: columns ``recipe``, the figure and ``FIGURE_std``; rows in the order to draw, top first.
@@ -31,6 +37,9 @@ def seeds(
         backend.figure_text(known, value, deviation)
         for value, deviation in zip(drawn[name], drawn[f"{name}_std"], strict=True)
     ]
+    deviations = drawn[f"{name}_std"].fillna(0.0)
+    # No seed can be beyond what is possible, though the mean and a deviation may.
+    least, most = _POSSIBLE.get(known.unit, (-math.inf, math.inf))
     figure = go.Figure()
     value = backend.teachers_value(students, name)
     if value is not None:
@@ -48,7 +57,9 @@ def seeds(
             marker={"symbol": "line-ns-open", "size": 18, "color": theme.NEUTRAL},
             error_x={
                 "type": "data",
-                "array": drawn[f"{name}_std"].fillna(0.0),
+                "symmetric": False,
+                "array": deviations.clip(upper=(most - drawn[name]).clip(lower=0.0)),
+                "arrayminus": deviations.clip(upper=(drawn[name] - least).clip(lower=0.0)),
                 "color": theme.NEUTRAL,
                 "thickness": 2,
                 "width": 5,

@@ -15,6 +15,9 @@ _COLOURS = (theme.STUDENT, theme.CERTIFICATE, theme.ATTACK, "#E69F00", "#56B4E9"
 #: Seven marks for six colours: no two of 42 ways look alike, and neighbours differ in both.
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "hexagram")
 
+#: Names that begin with so many letters alike are called by them.
+_LETTERS = 3
+
 
 @dataclass(frozen=True)
 class Way:
@@ -71,9 +74,11 @@ def ways(recipes: Mapping[str, str], own: Sequence[str]) -> dict[str, Way]:
 
 
 def _shared_name(students: Sequence[str]) -> str:
-    """The parts between dashes with which all names begin; else what they begin with, or all names."""
+    """The parts between dashes with which all names begin; else what they begin with, or the first."""
     parts = _alike([name.split("-") for name in students])
-    return "-".join(parts) or "".join(_alike(students)).rstrip("_ ") or ", ".join(students)
+    letters = "".join(_alike(students)).rstrip("_ ")
+    # One letter in common says nothing.
+    return "-".join(parts) or (letters if len(letters) >= _LETTERS else students[0])
 
 
 def _alike(all_of_them: Sequence[Sequence[str]]) -> list[str]:

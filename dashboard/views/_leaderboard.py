@@ -31,10 +31,16 @@ def leaderboard(choice: backend.Choice, picked: Picked) -> None:
         _table(picked, [name for name in shown if known[name].any()])
         _two_ticked(picked)
         _downloads(choice, picked, shown)
+    some = int((picked.methods["unmeasured"] > 0).sum())
+    if picked.together and some:
+        st.caption(
+            f"Of {some} method{'s' if some > 1 else ''} not all seeds are measured here: means are over "
+            "those that are, as many as the column *seeds* says."
+        )
     if picked.together and _is_of_some_seeds(picked, shown):
         st.caption(
-            "A method has a figure where each of its seeds does; switch *Seeds together* off to see "
-            "those of single seeds."
+            "A method has a figure where each of its measured seeds does; switch *Seeds together* off to "
+            "see those of single seeds."
         )
     _unmeasured(choice, picked)
     if picked.rows["gap_attack_mean"].notna().any():
@@ -83,9 +89,11 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
         )
     }
     if picked.together:
-        columns["seeds"] = rows["seeds"].to_numpy()
-        config["seeds"] = st.column_config.NumberColumn(
-            "seeds", width=50, help="Students that differ by seed alone."
+        columns["seeds"] = _seeds(rows)
+        config["seeds"] = st.column_config.Column(
+            "seeds",
+            width=50,
+            help="Students that differ by seed alone; of those measured, where not all are.",
         )
     else:
         columns["method"] = rows["method"].to_numpy()
@@ -117,6 +125,14 @@ def _table(picked: Picked, shown: Sequence[str]) -> None:
         alt="Leaderboard of the students, best first; tick a row to choose the student, and a second one "
         "to compare the two",
     )
+
+
+def _seeds(rows: pd.DataFrame) -> list[int] | list[str]:
+    """How many seeds each mean is over, and of how many where others are not measured."""
+    if not rows["unmeasured"].any():
+        return list(rows["seeds"])
+    both = zip(rows["seeds"], rows["unmeasured"], strict=True)
+    return [f"{seeds} of {seeds + more}" if more else f"{seeds}" for seeds, more in both]
 
 
 def _placeholder(picked: Picked, shown: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
@@ -28,15 +28,20 @@ def trade_offs(picked: Picked) -> None:
         picked: the students.
     """
     st.subheader("Who is ahead in two figures", anchor=False)
-    if not picked.methods[[x for _, _, x, _ in _PLOTS]].notna().any(axis=None):
+    if not picked.rows[[x for _, _, x, _ in _PLOTS]].notna().any(axis=None):
         st.caption(
             "Accuracy and cost are drawn against faithfulness here once students are measured."
         )
         return
+    one = (
+        "method, at the mean over its seeds, which are the small dots"
+        if picked.together
+        else "student"
+    )
     st.caption(
-        "One mark a method, at the mean over its seeds, which are the small dots. On the dotted line are "
-        "those that no other beats in both figures. Point at a mark that has no room for its name."
-        + ("" if picked.compared(picked.methods).all() else _COPIES)
+        f"One mark a {one}. On the dotted line are those that no other beats in both figures. Point at a "
+        "mark that has no room for its name."
+        + ("" if picked.compared(picked.rows).all() else _COPIES)
     )
     for column, plot in zip(st.columns(2, gap="medium"), _PLOTS, strict=True):
         with column:
@@ -61,7 +66,7 @@ def _plot(picked: Picked, key: str, title: str, x: str, y: str) -> None:
                     **state.bound(f"{key}_{axis}", known),
                 )
             )
-    rows = picked.methods
+    rows, marks = picked.drawn, picked.marks
     measured = rows[axes].notna().all(axis=1)
     if axes[0] == axes[1]:
         st.caption("Choose two different figures.")
@@ -70,19 +75,25 @@ def _plot(picked: Picked, key: str, title: str, x: str, y: str) -> None:
         st.caption("No student is measured in both figures.")
         return
     among = picked.compared(rows)
-    drawn = figures.pareto(rows, picked.each, picked.ways, *axes, among=among)
+    each = picked.each if picked.together else rows
+    drawn = figures.pareto(rows, each, marks, *axes, among=among)
     parts.chart(drawn, f"pareto_{key}")
+    if "training_examples" in axes:
+        st.caption(
+            "Examples do not cost the same: one on bounds or attacks takes several times one of KD. "
+            "*Cost* in the table above has the training times, of the machines that trained."
+        )
     far = rows[rows["recipe"].isin(figures.out_of_view(rows, *axes, among))]
     if len(far):
         st.caption(
-            f"Outside of the plot: {'; '.join(_spot(picked, row, axes) for _, row in far.iterrows())}."
+            f"Outside of the plot: {'; '.join(_spot(marks, row, axes) for _, row in far.iterrows())}."
         )
-    missing = [picked.ways[recipe].label for recipe in rows.loc[~measured, "recipe"]]
+    missing = [marks[recipe].label for recipe in rows.loc[~measured, "recipe"]]
     if missing:
         st.caption(f"Not measured in both: {', '.join(missing)}.")
 
 
-def _spot(picked: Picked, row: pd.Series, axes: Sequence[str]) -> str:
+def _spot(marks: Mapping[str, figures.Way], row: pd.Series, axes: Sequence[str]) -> str:
     known = backend.score_figures()
     texts = (f"{known[axis].title} {backend.figure_text(known[axis], row[axis])}" for axis in axes)
-    return f"{picked.ways[row['recipe']].label} ({', '.join(texts)})"
+    return f"{marks[row['recipe']].label} ({', '.join(texts)})"

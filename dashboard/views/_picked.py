@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,22 @@ class Picked:
     def rows(self) -> pd.DataFrame:
         """A row a method or a student, as seeds are together or not; best first."""
         return self.methods if self.together else self.each
+
+    @property
+    def marks(self) -> Mapping[str, figures.Way]:
+        """How the rows are drawn, by the key that `drawn` has: a student looks as its method does."""
+        if self.together:
+            return self.ways
+        both = zip(self.each["student"], self.each["recipe"], self.labels, strict=True)
+        return {
+            student: replace(self.ways[recipe], label=label, students=(student,))
+            for student, recipe, label in both
+        }
+
+    @property
+    def drawn(self) -> pd.DataFrame:
+        """`rows` with the key of each one's mark as ``recipe``."""
+        return self.rows if self.together else self.each.assign(recipe=self.each["student"])
 
     @property
     def labels(self) -> list[str]:

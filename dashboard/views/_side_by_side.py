@@ -9,6 +9,13 @@ from dashboard import backend, figures, parts, state
 from dashboard.parts.images import picture
 from dashboard.views._picked import Picked
 
+#: What the two sides of the diagonal say, by what is compared.
+_DIAGONAL = {
+    "gap_certified": "Above the diagonal A has the smaller bound, below it B: less is possible, which "
+    "proves nobody nearer to the teacher unless it lies below what was found of the other.",
+    "gap_attack": "Above the diagonal less was found of A, below it less of B: more may be there.",
+    "gap_clean": "Above the diagonal A is nearer to the teacher at the image itself, below it B.",
+}
 #: So many images are shown.
 _IMAGES = 6
 
@@ -26,7 +33,7 @@ def two_students(choice: backend.Choice, picked: Picked) -> None:
     if len(names) < 2:
         st.info("Two students are needed; choose another one above.", icon=":material/info:")
         return
-    first, second = _pair(choice, names)
+    first, second = _pair(choice, picked, names)
     if first == second:
         st.caption("Choose two different students.")
         return
@@ -47,12 +54,12 @@ def two_students(choice: backend.Choice, picked: Picked) -> None:
             **state.bound("end", figures.ENDS),
         )
         parts.chart(figures.side_by_side(table, end, first=first, second=second), "side_by_side")
-        st.caption("Above the diagonal A is nearer to the teacher, below it B.")
+        st.caption(_DIAGONAL[end])
     with right:
         _furthest(choice, table)
 
 
-def _pair(choice: backend.Choice, names: list[str]) -> tuple[str, str]:
+def _pair(choice: backend.Choice, picked: Picked, names: list[str]) -> tuple[str, str]:
     left, right = st.columns(2, gap="medium")
     # A is the student of the sidebar: so are links to other pages its own.
     st.session_state["student_a"] = choice.student
@@ -68,12 +75,17 @@ def _pair(choice: backend.Choice, names: list[str]) -> tuple[str, str]:
     copies = {
         card.name for card in backend.students(choice.dataset, choice.teacher) if not card.history
     }
-    others = sorted((name for name in names if name != first), key=copies.__contains__)
+    seeds = dict(zip(picked.each["student"], picked.each["seed"].astype(object), strict=True))
+    # Another seed of one of the two would pass for a merit of its method.
+    others = sorted(
+        (name for name in names if name != first),
+        key=lambda name: (name in copies, seeds.get(name) != seeds.get(first)),
+    )
     with right:
         second = st.selectbox(
             "B",
             others,
-            help="Without a choice the best trained one in the page's order.",
+            help="Without a choice the best trained one of the same seed, in the page's order.",
             **state.addressed("other", others, others[0]),
         )
     return first, second

@@ -158,7 +158,12 @@ def pairs(option: str, words: Sequence[str], config: type[Config] | None = None)
                 f"--{option.replace('_', '-')} takes KEY=VALUE pairs (alpha=0.9 steps=10) or a JSON "
                 f"object, got '{word}'."
             )
-        values[key.strip().replace("-", "_")] = _scalar(text)
+        name = key.strip().replace("-", "_")
+        if name in values:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} has '{name}' twice; leave one of the two out."
+            )
+        values[name] = _scalar(text)
     return lists_where_needed(values, config) if config else values
 
 

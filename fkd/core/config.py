@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,6 +13,9 @@ from fkd.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fkd.core.registry import Registry
+
+#: Whether a configuration is being checked, of which another is a part.
+_INSIDE: ContextVar[bool] = ContextVar("inside_config", default=False)
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -32,20 +36,33 @@ class Config(BaseModel):
     #: Set by the registry that has an entry with these settings: they are then called by its name.
     registry: ClassVar[Registry | None] = None
 
-    @classmethod
-    def parse(cls: type[ConfigT], values: dict[str, Any] | None = None, **more: Any) -> ConfigT:
-        """Build from a mapping, turning pydantic's report into one sentence.
+    def __init__(self, **values: Any) -> None:
+        """Check the values, turning pydantic's report into one sentence.
 
         Raises:
             ConfigError: a field is unknown, missing or outside its range.
         """
+        outer = _INSIDE.set(True)
         try:
-            return cls(**{**(values or {}), **more})
+            super().__init__(**values)
         except ValidationError as error:
-            given = {**(values or {}), **more}
+            if outer.old_value is True:
+                # A field of another: that one says where in it the problem is.
+                raise
             raise ConfigError(
-                validation_sentence(cls._in_words(given), error, cls._who_else_has)
+                validation_sentence(self._in_words(values), error, self._who_else_has)
             ) from None
+        finally:
+            _INSIDE.reset(outer)
+
+    @classmethod
+    def parse(cls: type[ConfigT], values: dict[str, Any] | None = None, **more: Any) -> ConfigT:
+        """Build from a mapping.
+
+        Raises:
+            ConfigError: a field is unknown, missing or outside its range.
+        """
+        return cls(**{**(values or {}), **more})
 
     @classmethod
     def _in_words(cls, values: dict[str, Any]) -> str:

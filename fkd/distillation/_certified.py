@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fkd.bounds.engine.intervals import (
@@ -148,3 +148,14 @@ def gap_bound(highest: Tensor, lowest: Tensor, difference: Tensor | None = None)
         return GapBound(highest, lowest)
     above = torch.minimum(highest, torch.maximum(lowest + difference, difference / 2))
     return GapBound(above, torch.maximum(lowest, above - difference))
+
+
+def are_equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks are built alike of layers with equal settings and weights."""
+    if repr(one) != repr(other):
+        return False
+    mine, theirs = one.state_dict(), other.state_dict()
+    return mine.keys() == theirs.keys() and all(
+        value.shape == theirs[name].shape and torch.equal(value, theirs[name])
+        for name, value in mine.items()
+    )

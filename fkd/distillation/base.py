@@ -129,9 +129,11 @@ class LossParts(dict[str, Tensor]):
 
     Attributes:
         observed: further numbers worth a curve (a ramp's value, a share), no part of the total.
+        is_idle: whether the weight of every part is 0.
     """
 
     observed: dict[str, float | Tensor]
+    is_idle: bool = False
 
     @classmethod
     def weighted(
@@ -150,6 +152,7 @@ class LossParts(dict[str, Tensor]):
         parts = cls({name: weight * value for name, (weight, value) in terms.items()})
         parts["total"] = torch.stack(list(parts.values())).sum()
         parts.observed = dict(observed or {})
+        parts.is_idle = all(weight == 0 for weight, _ in terms.values())
         return parts
 
 

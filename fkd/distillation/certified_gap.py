@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fkd.bounds.engine.inputs import InputSet
 from fkd.bounds.engine.intervals import BoundedNetwork, margin_rows
 from fkd.core.ball import Ball
-from fkd.distillation._certified import GapBound, margin_bounds
+from fkd.distillation._certified import GapBound, are_equal, margin_bounds
 from fkd.distillation._inner import attacked_on_divergence, uniform_start
 from fkd.distillation._tight_bounds import MarginForms, TrainingPass, joint_gap
 from fkd.distillation.base import (
@@ -135,18 +135,21 @@ class CertifiedGap(Method):
     """Certified-gap distillation, L = tau^2 KL(p^T_tau || p^S_tau) + kappa Delta(x) + w KL at x~.
 
     Faithful distillation (2306.04431) asks for a student that is verifiably close to its teacher in the
-    ball B(x).  Here the loss is the project's own certificate of the pair, so that what is trained is
-    what is certified afterwards; all of the following is this project's [ours]:
+    ball B(x).  Here the loss is the project's own certificate of the pair, of which the one that is
+    reported afterwards is a tighter form; all of the following is this project's [ours]:
 
     * hidden units of both networks are bounded as level *fast* bounds them: intervals, and a backward
       pass of linear relaxation (CROWN, 1811.00866) where those leave a sign open.  Intervals alone, as
       in `Faithful`, overstate what comes out, on small images by much (below);
     * log-odds a = -LSE_j(z_j - z_c) of each network then lie in a range, and a_P - a_Q is at most
       max_j sup(m^Q_j - m^P_j) for margins m_j = z_j - z_c, the two networks' linear coefficients being
-      added before their absolute value is taken, so that what they share cancels;
+      added before their absolute value is taken, so that what they share cancels where both are linear
+      (units that may bend are relaxed in each network by itself).  Of a student that equals its teacher
+      it is 0, as the certificate's is;
     * Delta(x) is the larger of the bounds of p^T_c - p^S_c and p^S_c - p^T_c on B(x) that follow, hence
-      bounds |p^T_c - p^S_c|, the figure that is reported (the certificate draws further lines).  The
-      mean of both would push confidence down where the student is far below its teacher anyway;
+      bounds |p^T_c - p^S_c|, c being the teacher's class (``gap_class``) where analyses compare the
+      label's by default: the same c wherever the teacher is right.  The mean of both would push
+      confidence down where the student is far below its teacher anyway;
     * the attack presses the gap from below, by KL(p^T || p^S) at the x~ of B(x) that maximises it;
     * epsilon and w grow together from 0, and kappa from ``certified_from`` on: a student that was
       attacked first needs fewer steps on bounds, which cost most, and loses less accuracy to them;
@@ -219,12 +222,16 @@ class CertifiedGap(Method):
         observed: dict[str, float | Tensor] = {"epsilon": epsilon}
         certified = config.certified(clock)
         if certified * config.kappa > 0 and teacher is not None:
-            sides = self.gap_bounds(batch, target, teacher, student, epsilon)
-            gaps = torch.maximum(*(side.gap for side in sides))
-            observed["delta"] = gaps.detach().mean()
-            if config.coarse_rest and len(gaps) < len(batch.images):
-                coarse = self.coarse_gaps(batch, target, student, epsilon)
-                gaps = torch.cat([gaps, coarse[len(gaps) :]])
+            if are_equal(teacher, student):
+                gaps = target.new_zeros(len(target))
+                observed["delta"] = gaps.mean()
+            else:
+                sides = self.gap_bounds(batch, target, teacher, student, epsilon)
+                gaps = torch.maximum(*(side.gap for side in sides))
+                observed["delta"] = gaps.detach().mean()
+                if config.coarse_rest and len(gaps) < len(batch.images):
+                    coarse = self.coarse_gaps(batch, target, student, epsilon)
+                    gaps = torch.cat([gaps, coarse[len(gaps) :]])
             terms["certified_gap"] = (config.kappa * certified, gaps.mean())
         if risen * config.attack_weight > 0 and teacher is not None:
             attacked = attacked_on_divergence(

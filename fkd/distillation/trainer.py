@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fkd.core.device import choose_device
 from fkd.core.disk import write_advice
-from fkd.core.errors import Cancelled, RunError
+from fkd.core.errors import Cancelled, ConfigError, RunError
 from fkd.core.paths import models_dir
 from fkd.core.progress import ProgressCallback, report
 from fkd.core.seeding import seed_everything
@@ -319,6 +319,11 @@ class _Run:
         is_mixed = spec.mixed_precision and self.device.type == "cuda" and not method.uses_bounds
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_mixed):
             parts = method.loss(batch, self.teacher, self.network, clock)
+        if parts.is_idle and step == 0:
+            raise ConfigError(
+                f"The settings of {spec.method} leave nothing to learn: every weight of its loss is 0; "
+                "give one of its parts a weight above 0."
+            )
         self.optimiser.zero_grad(set_to_none=True)
         parts["total"].backward()
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]

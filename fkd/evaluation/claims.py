@@ -20,6 +20,7 @@ __all__ = ["COMPARABLE", "IDENTITY", "Claim", "check_claims"]
 
 #: Two accuracies are comparable where they differ by no more than this share.
 COMPARABLE = 0.01
+_POINTS = f"{100 * COMPARABLE:g} point"
 #: What CCKD's abstract says it gains under attack: on CIFAR-10, and elsewhere.
 _GAIN = {"cifar10": 0.06}
 _USUAL_GAIN = 0.03
@@ -86,7 +87,7 @@ def _faithful(group: Group) -> Iterator[Claim]:
     """Narrower certified gap and more certified agreement than each rival, and no less accurate."""
     said = (
         "{own} has a smaller mean certified gap and more certified agreement than {rivals}, at an "
-        "accuracy at most {points:g} point below."
+        "accuracy at most {points} below."
     )
     for label in _FAITHFUL:
         yield from _against(group, FAITHFUL_PAPER, said, label, _RIVALS)
@@ -98,10 +99,7 @@ def _faithful(group: Group) -> Iterator[Claim]:
 
 def _own(group: Group) -> Iterator[Claim]:
     """The narrowest certified gap of those that train on bounds, and no less accurate."""
-    said = (
-        "{own} has a smaller mean certified gap than {rivals}, at an accuracy at most {points:g} point "
-        "below."
-    )
+    said = "{own} has a smaller mean certified gap than {rivals}, at an accuracy at most {points} below."
     rivals = tuple(label for label in _FAITHFUL if label != _OWN)
     figures = ("clean_accuracy", "gap_certified_mean")
     yield from _against(group, OWN, said, _OWN, rivals, figures)
@@ -123,7 +121,7 @@ def _against(
     found = [one for rival in known for one in _comparisons(equal, label, rival, figures)]
     yield equal.claim(
         paper,
-        said.format(own=label, rivals=", ".join(known), points=100 * COMPARABLE),
+        said.format(own=label, rivals=", ".join(known), points=_POINTS),
         found,
         [(one, figure) for one in (label, *known) for figure in figures],
     )
@@ -150,8 +148,9 @@ def _kdiga(group: Group) -> Iterator[Claim]:
             yield from _single(
                 group,
                 KDIGA_PAPER,
-                f"{label} is at least as robust as {called} (accuracy under attack).",
+                f"{label} is as robust as {called}: at most {_POINTS} less accurate under attack.",
                 (label, rival, "robust_accuracy"),
+                bar=-COMPARABLE,
             )
 
 
@@ -181,8 +180,9 @@ def _cckd(group: Group) -> Iterator[Claim]:
         yield from _single(
             group,
             CCKD_PAPER,
-            f"{label} is at least as accurate as kd.",
+            f"{label} is as accurate as kd: at most {_POINTS} less.",
             (label, "kd", "clean_accuracy"),
+            bar=-COMPARABLE,
         )
         yield from _single(
             group,
@@ -216,7 +216,7 @@ def _cheaper(group: Group, label: str) -> Iterator[Claim]:
         yield equal.claim(
             CCKD_PAPER,
             f"{label} is trained on fewer examples than kd, at an accuracy at most "
-            f"{100 * COMPARABLE:g} point below.",
+            f"{_POINTS} below.",
             [exact(theirs, own), accurate],
             [
                 (one, what)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from fkd.core.errors import ConfigError
 from fkd.core.registry import unknown_name_sentence
 from fkd.evaluation.leaderboard import STUDENT_COLUMNS
-from fkd.evaluation.scores import Figure, all_figures
+from fkd.evaluation.scores import SCORES, Figure, all_figures, group_names
 from fkd.records import EPSILON_COLUMN, Column
 
 #: What `spread` tells of students that differ only by seed, before their figures.
@@ -17,7 +17,18 @@ SPREAD_COLUMNS: tuple[Column, ...] = (
     *(column for column in STUDENT_COLUMNS if column.name in ("teacher", "method", "architecture")),
     next(column for column in STUDENT_COLUMNS if column.name == "recipe"),
     Column("students", pa.string(), "name", "Names of the students, separated by commas."),
-    Column("seeds", pa.int64(), "number", "How many different seeds they were trained with."),
+    Column(
+        "seeds",
+        pa.int64(),
+        "number",
+        "How many different seeds those were trained with of which the means are.",
+    ),
+    Column(
+        "unmeasured",
+        pa.int64(),
+        "number",
+        "How many of the students are in no mean, as they lack groups of figures that others have.",
+    ),
 )
 
 #: What files of leaderboards say of what was measured, before the students.
@@ -72,29 +83,55 @@ def figures_of(table: pd.DataFrame) -> list[Figure]:
 def spread(table: pd.DataFrame) -> pd.DataFrame:
     """Students that differ only by seed as one row: mean and standard deviation of each figure.
 
+    All means of a row are over the same students: those of which every group of figures is known that is
+    known of any of them.  So a seed that was trained a moment ago does not hide what is known of the
+    others.
+
     Args:
         table: a `leaderboard`.
 
     Returns:
-        `SPREAD_COLUMNS`, then for each figure its mean over the students, and as ``FIGURE_std`` the
-        standard deviation of a sample (N - 1), NaN for one student.  Both are NaN where any of the
-        students lacks the figure: a mean of some seeds would pass for one of ``seeds``.  Rows are in the
-        order of their first students.
+        `SPREAD_COLUMNS`, then for each figure its mean, and as ``FIGURE_std`` the standard deviation of a
+        sample (N - 1), NaN for one student.  Both are NaN where any of those students lacks the figure,
+        and means are over all where no student has all groups.  Rows are in the order of their first
+        students.
     """
     figures = [figure.name for figure in figures_of(table)]
     by = ["teacher", "method", "architecture", "recipe"]
-    grouped = table.groupby(by, sort=False)
-    # One null among seeds is a student that was not trained here.
-    facts = grouped.agg(
-        students=("student", ", ".join),
-        seeds=("seed", lambda seeds: seeds.nunique(dropna=False)),
-    ).reset_index()
-    is_whole = grouped[figures].count().eq(grouped.size(), axis=0)
-    means = grouped[figures].mean().where(is_whole).reset_index(drop=True)
-    deviations = grouped[figures].std(ddof=1).where(is_whole).reset_index(drop=True)
-    deviations = deviations.add_suffix("_std")
+    keys = [table[name] for name in by]
+    is_known = _known_groups(table)
+    of_any = is_known.groupby(keys, sort=False).transform("any")
+    is_full = (is_known | ~of_any).all(axis=1)
+    # Where none has all, nobody is told apart.
+    is_full |= ~is_full.groupby(keys, sort=False).transform("any")
+    grouped, full = table.groupby(by, sort=False), table[is_full].groupby(by, sort=False)
+    facts = pd.concat(
+        [
+            grouped.agg(students=("student", ", ".join)),
+            # One null among seeds is a student that was not trained here.
+            full["seed"].agg(lambda seeds: seeds.nunique(dropna=False)).rename("seeds"),
+            (grouped.size() - full.size()).rename("unmeasured"),
+        ],
+        axis=1,
+    ).reindex(grouped.size().index)
+    is_whole = full[figures].count().eq(full.size(), axis=0)
+    means = full[figures].mean().where(is_whole).reindex(facts.index)
+    deviations = full[figures].std(ddof=1).where(is_whole).reindex(facts.index).add_suffix("_std")
     ordered = [name for figure in figures for name in (figure, f"{figure}_std")]
-    return pd.concat([facts, pd.concat([means, deviations], axis=1)[ordered]], axis=1)
+    both = pd.concat([means, deviations], axis=1)[ordered].reset_index(drop=True)
+    return pd.concat([facts.reset_index(), both], axis=1)
+
+
+def _known_groups(table: pd.DataFrame) -> pd.DataFrame:
+    """Whether any figure of a group is known of a student, a column a group."""
+    columns = {
+        name: [figure.name for figure in SCORES.get(name).figures if figure.name in table]
+        for name in group_names()
+    }
+    return pd.DataFrame(
+        {name: table[of].notna().any(axis=1) for name, of in columns.items() if of},
+        index=table.index,
+    )
 
 
 def pareto(table: pd.DataFrame, x: str, y: str, *, among: pd.Series | None = None) -> pd.Series:

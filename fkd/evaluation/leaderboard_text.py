@@ -121,7 +121,7 @@ def latex_table(
     """A `leaderboard` or a `spread` as a LaTeX table (it needs the package booktabs).
 
     Rows are students (of a spread: methods, with mean and standard deviation); the best of each figure
-    is bold, several where they are equal as written.
+    is bold, several where they are equal as written and none where all are.
 
     Args:
         table: the students.
@@ -172,7 +172,9 @@ def _cells(table: pd.DataFrame, figure: Figure, among: pd.Series | None) -> list
     texts = [figure_text(figure, value, with_unit=False) for value in values]
     compared = values if among is None else values.where(among)
     best = None
-    if figure.better != "neither" and compared.notna().any():
+    written = {text for text, known in zip(texts, compared.notna(), strict=True) if known}
+    # Where all are written alike none is the best.
+    if figure.better != "neither" and len(written) > 1:
         place = compared.argmax() if figure.better == "higher" else compared.argmin()
         best = texts[int(place)]
     is_bold = [t == best and known for t, known in zip(texts, compared.notna(), strict=True)]

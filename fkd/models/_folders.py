@@ -12,9 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from fkd.core.config import validation_sentence
 from fkd.core.disk import write_advice
 from fkd.core.errors import CheckpointError, ConfigError
 from fkd.models.card import CARD_VERSION, ModelCard
@@ -84,11 +81,8 @@ def parse_card(path: Path) -> ModelCard:
         )
     try:
         return ModelCard(**{**values, "name": _folder_name(path.parent)})
-    except (ValidationError, TypeError) as error:
-        sentence = (
-            validation_sentence("it", error) if isinstance(error, ValidationError) else str(error)
-        )
-        raise CheckpointError(f"{shown} is not usable: {sentence}") from None
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{shown} is not usable: {error}") from None
 
 
 def _folder_name(folder: Path) -> str:

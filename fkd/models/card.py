@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ class ParentTeacher(Config):
 
 class ModelCard(Config):
     """What ``card.json`` holds beside ``model.safetensors`` (or ``model.onnx``)."""
+
+    called: ClassVar[str] = "card"
 
     schema_version: int = CARD_VERSION
     name: str = Field(description="The model's name; also its folder's name.")

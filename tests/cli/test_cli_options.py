@@ -124,6 +124,7 @@ def test_help_shows_every_field_with_range_and_default(capsys):
         (["--mode", "c"], "'mode' is not usable, input should be 'a' or 'b', got 'c'"),
         (["--inner", "stepz=3"], r"no setting called 'inner\.stepz'"),
         (["--inner", "steps=0"], r"'inner\.steps' is not usable.*got 0"),
+        (["--inner", "steps=3", "steps=4"], "--inner has 'steps' twice; leave one"),
         (["--inner", "steps"], r"--inner takes KEY=VALUE pairs .* got 'steps'"),
         (["--extra", "{alpha: 1}"], r"--extra got '\{alpha: 1\}', which is no JSON"),
     ],

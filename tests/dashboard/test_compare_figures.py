@@ -146,6 +146,32 @@ def test_seeds_are_dots_around_their_mean():
     assert "80.0 ± 10.0 %" in chart.alt
 
 
+def test_whiskers_end_where_the_figure_does():
+    """0.9 -+ 0.14 of a share, and 0.05 -+ 0.1 of another: neither beyond 0 and 1."""
+    methods = pd.DataFrame(
+        {"recipe": ["a", "b"], "clean_accuracy": [0.9, 0.05], "clean_accuracy_std": [0.14, 0.1]}
+    )
+    students = pd.DataFrame({"recipe": ["a"], "student": ["x"], "clean_accuracy": [0.9]})
+    ways = figures.ways({"x": "a", "y": "b"}, ["x", "y"])
+    bars = figures.seeds(methods, students, ways, "clean_accuracy").figure.data[0].error_x
+    assert list(bars.array) == pytest.approx([0.1, 0.1])
+    assert list(bars.arrayminus) == pytest.approx([0.14, 0.05])
+    # A number has no such ends.
+    free, each = (
+        table.rename(columns=lambda name: name.replace("clean_accuracy", "parameters"))
+        for table in (methods, students)
+    )
+    bars = figures.seeds(free, each, ways, "parameters").figure.data[0].error_x
+    assert list(bars.arrayminus) == [0.14, 0.1]
+
+
+def test_names_of_one_recipe_that_have_nothing_in_common_are_called_by_the_first():
+    recipes = {"d-kd-of-t": "r", "own": "r", "d-ard-of-t": "q"}
+    found = figures.ways(recipes, ["d-kd-of-t", "d-ard-of-t", "own"])
+    assert [way.label for way in found.values()] == ["ard", "kd"]
+    assert found["r"].students == ("d-kd-of-t", "own")
+
+
 def panel(label, certified, attack, mean, count):
     bins = pd.DataFrame({"gap_left": [0.0, 0.5], "gap_right": [0.5, 1.0]})
     return figures.Panel(

@@ -208,18 +208,33 @@ def test_copies_compete_only_when_asked(opened, three, measured):
     assert "drawn but not compared" not in asked.text
 
 
-def test_a_figure_of_one_seed_is_shown_once_seeds_are_apart(opened, three, choice):
+def test_a_seed_that_is_not_measured_hides_nothing_of_its_method(opened, three, choice):
     config = ScoresConfig(**choice.but(student=SEEDS[0]).config().model_dump(), groups=GROUPS)
     score_students([config], device="cpu")
     session = opened("compare", **three, figures="Cost").check()
-    assert "switch *Seeds together* off" in session.text
-    # What the cards tell is there of all.
     [shown] = tables(session)
-    assert "operations an image" not in shown.columns and "flops" not in shown.columns
+    shown = shown.set_index("name")
+    # What is known of the seed that is measured; what the cards tell is there of the others.
+    assert shown.loc["twin", "seeds"] == "1 of 2" and shown.loc["student", "seeds"] == "1"
+    assert shown.loc["twin", "flops"] > 0 and np.isnan(shown.loc["student", "flops"])
     assert shown["parameters"].notna().all()
+    assert "Of 1 method not all seeds are measured here" in session.text
     [shown] = tables(opened("compare", **three, figures="Cost", together="false").check())
     assert shown["flops"].notna().tolist().count(True) == 1
     assert shown["parameters"].notna().all()
+
+
+def test_plots_of_single_students_have_a_mark_each(opened, three, measured):
+    axes = {"first_x": "examples trained on", "first_y": "parameters"}
+    session = opened("compare", **three, **axes, together="false").check()
+    charts = [json.loads(chart.proto.spec) for chart in session.app.get("plotly_chart")]
+    names = {trace.get("name") for chart in charts for trace in chart["data"]}
+    assert {"twin", "twin-s1"} <= names
+    assert "One mark a student." in session.text and "mean over its seeds" not in session.text
+    together = opened("compare", **three, **axes).check()
+    charts = [json.loads(chart.proto.spec) for chart in together.app.get("plotly_chart")]
+    names = {trace.get("name") for chart in charts for trace in chart["data"]}
+    assert "twin" in names and "twin-s1" not in names
 
 
 def test_long_lists_of_names_are_cut():

@@ -224,6 +224,20 @@ def test_the_certificate_comes_when_the_attack_has_done_its_part():
     assert never.certified(Clock(step=99, epoch=0, total_steps=100)) == 0.0
 
 
+def test_a_student_that_equals_its_teacher_costs_nothing():
+    """Bent units are relaxed in each network by itself, so that the bounds alone would not see it."""
+    teacher, student, batch = frozen(make_mlp(1, (9,))), make_mlp(1, (9,)), make_batch()
+    method = make_method("certified_gap", epsilon=0.3, coarse_rest=True)
+    assert torch.stack(sides_of(teacher, student, batch.images, batch.labels, 0.3)).min() > 0.01
+    parts = method.loss(batch, teacher, student, AT_THE_END)
+    assert (parts["certified_gap"].item(), float(parts.observed["delta"])) == (0.0, 0.0)
+    assert parts["total"].item() == pytest.approx(0.0, abs=1e-6)
+    # The first difference in a weight is seen.
+    with torch.no_grad():
+        next(student.parameters())[0] += 1e-3
+    assert certified(method, batch, teacher, student) > 0.01
+
+
 @pytest.mark.parametrize("step", [0, 5, 10])
 def test_without_bound_and_attack_it_is_kd(step):
     teacher, student, batch = frozen(make_mlp(1)), make_mlp(2), make_batch()

@@ -170,3 +170,24 @@ def test_an_architecture_that_does_not_fit_the_images_is_refused():
     message = refusal(dataset="tiny3", architecture="resnet_small", architecture_config={})
     assert "resnet_small" in message
     assert "3x3" in message
+
+
+def test_a_loss_of_no_weight_at_all_is_refused(teacher):
+    nothing = {"label_weight": 0.0, "distillation_weight": 0.0, "gradient_weight": 0.0}
+    spec = tiny_spec("kdiga", teacher, method_config=nothing)
+    with pytest.raises(
+        ConfigError, match="of kdiga leave nothing to learn: every weight of its loss"
+    ):
+        train_model(spec)
+    assert not (models_dir() / spec.name).exists()
+
+
+def test_an_unusable_value_is_one_sentence_wherever_it_is_given():
+    for values, sentence in (
+        ({"epochs": "ten"}, "training: 'epochs' is not usable, .*got 'ten'"),
+        ({"learning_rate": float("nan")}, "training: 'learning_rate' is not usable, .*got nan"),
+        ({"foo": 1}, "training has no setting called 'foo'"),
+    ):
+        with pytest.raises(ConfigError, match=sentence) as caught:
+            TrainSpec(**{**tiny_spec().model_dump(), **values})
+        assert "\n" not in str(caught.value)

@@ -115,17 +115,34 @@ def test_seeds_are_told_by_the_cards(students):
 
 
 def test_the_spread_by_hand():
-    table = spread(made_up(clean_accuracy=[0.9, 0.94, 0.8, 0.7], ece=[0.1, NAN, NAN, 0.2]))
+    table = spread(made_up(clean_accuracy=[0.9, 0.94, 0.8, 0.7], ece=[0.1, 0.1, NAN, 0.2]))
     names = [column.name for column in SPREAD_COLUMNS]
     assert list(table) == [*names, "clean_accuracy", "clean_accuracy_std", "ece", "ece_std"]
     assert table.method.tolist() == ["kd", "rslad", "faithful"]
-    assert table.seeds.tolist() == [2, 1, 1]
+    assert table.students.tolist() == ["a_1, a_2", "b", "c"]
+    assert table.seeds.tolist() == [2, 1, 1] and table.unmeasured.tolist() == [0, 0, 0]
     assert table.clean_accuracy.tolist() == pytest.approx([0.92, 0.8, 0.7])
     # sqrt((0.02^2 + 0.02^2) / 1)
     assert table.clean_accuracy_std[0] == pytest.approx(0.0282842712)
-    assert table.clean_accuracy_std[1:].isna().all() and table.ece_std.isna().all()
-    # The first has it of one seed alone, which is no mean of two.
-    np.testing.assert_array_equal(table.ece, [np.nan, np.nan, 0.2])
+    assert table.clean_accuracy_std[1:].isna().all() and table.ece_std[1:].isna().all()
+    np.testing.assert_array_equal(table.ece, [0.1, np.nan, 0.2])
+
+
+def test_a_seed_that_is_not_measured_hides_nothing_of_the_others():
+    table = spread(made_up(clean_accuracy=[0.9, 0.94, 0.8, 0.7], ece=[0.1, NAN, NAN, NAN]))
+    assert table.students[0] == "a_1, a_2"
+    assert (table.seeds[0], table.unmeasured[0]) == (1, 1)
+    # Not 0.92: all figures of a row are of the same students.
+    assert (table.clean_accuracy[0], table.ece[0]) == (0.9, 0.1)
+    assert np.isnan(table.clean_accuracy_std[0])
+    # A figure alone that one seed has not leaves the seed in, and is no mean of some.
+    table = spread(made_up(ece=0.1, teacher_ece=[0.2, NAN, 0.3, 0.4], clean_accuracy=0.9))
+    assert (table.seeds[0], table.unmeasured[0]) == (2, 0)
+    assert table.ece[0] == 0.1 and np.isnan(table.teacher_ece[0])
+    # Where each lacks another group, nobody stands for all.
+    table = spread(made_up(clean_accuracy=[0.9, NAN, 0.8, 0.7], ece=[NAN, 0.1, NAN, NAN]))
+    assert (table.seeds[0], table.unmeasured[0]) == (2, 0)
+    assert np.isnan(table.clean_accuracy[0]) and np.isnan(table.ece[0])
 
 
 @pytest.mark.parametrize(
@@ -178,8 +195,8 @@ def test_a_leaderboard_in_latex():
 def test_a_spread_in_latex_has_deviations_and_a_caption():
     table = spread(made_up(clean_accuracy=[0.9, 0.94, 0.8, NAN], parameters=1234.0))
     text = latex_table(table, caption="Students", label="tab:students")
-    assert "\\textbf{92.0} $\\pm$ 2.8 & \\textbf{1,234} $\\pm$ 0 \\\\" in text
-    assert "faithful & mlp & 1 & -- & \\textbf{1,234} \\\\" in text
+    assert "\\textbf{92.0} $\\pm$ 2.8 & 1,234 $\\pm$ 0 \\\\" in text
+    assert "faithful & mlp & 1 & -- & 1,234 \\\\" in text
     assert "\\caption{Students}" in text and "\\label{tab:students}" in text
     with pytest.raises(ConfigError, match="no figure called 'beauty'"):
         latex_table(table, ["beauty"])

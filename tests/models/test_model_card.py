@@ -8,7 +8,7 @@ import pytest
 from _small_models import FACTS, change_card, make_card, save_tiny
 from pydantic import ValidationError
 
-from fkd.core.errors import CheckpointError
+from fkd.core.errors import CheckpointError, ConfigError
 from fkd.models import ModelCard, ParentTeacher, load_model, read_card
 
 
@@ -82,7 +82,7 @@ def test_cards_are_immutable_and_know_no_other_fields():
     card = make_card()
     with pytest.raises(ValidationError):
         card.name = "other"
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError, match=r"^card has no setting called 'colour'"):
         ModelCard(**FACTS, colour="red")
 
 

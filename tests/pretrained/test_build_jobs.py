@@ -93,6 +93,22 @@ def test_an_interruption_leaves_no_process_behind(log, monkeypatch):
     assert started == [1]
 
 
+@pytest.mark.parametrize("said", ["all is kept.", None])
+def test_an_interrupted_script_ends_in_a_sentence_or_in_silence(said):
+    script = (
+        "import logging, os, signal, time; from pretrained.jobs import run_to_end; "
+        "logging.basicConfig(format='%(message)s'); "
+        "main = lambda: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60); "
+        f"raise SystemExit(run_to_end(main, {said!r}))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 128 + signal.SIGINT
+    assert ended.stderr == (f"Interrupted; {said}\n" if said else "")
+
+
 def test_a_build_that_is_told_to_end_leaves_no_process_behind(tmp_path):
     """By a scheduler or a shell's ``kill``, not only by Ctrl-C."""
     pid = tmp_path / "pid"

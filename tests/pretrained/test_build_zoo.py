@@ -94,6 +94,20 @@ def test_students_of_a_stale_teacher_are_made_again(folder):
     assert {"digits-teacher-pgd", "digits-kd-of-pgd", "digits-rslad-of-pgd"} <= jobs
 
 
+@pytest.mark.parametrize("damage", ["cut", "one bit", "gone"])
+def test_weights_that_are_not_the_cards_are_made_again(folder, damage):
+    path = folder / "digits-kd-of-pgd" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    assert is_current(member("digits-kd-of-pgd").spec)
+    if damage == "gone":
+        path.unlink()
+    else:
+        content[-1] ^= 1
+        path.write_bytes(content[:2] if damage == "cut" else content)
+    assert not is_current(member("digits-kd-of-pgd").spec)
+    assert "digits-kd-of-pgd" in {job.name for job in build.training_jobs(DIGITS, "cpu")}
+
+
 SHORT = {"epochs": 1, "train_count": 128, "report_count": 8, "report_steps": 1}
 
 

@@ -155,6 +155,7 @@ class Calibration(ScoreGroup):
             "lower",
             f"Mean over {BINS} bins of the teacher's confidence of |student's mean confidence - "
             "teacher's|, in the compared class, at the images that are attacked.",
+            rounding="down",
         ),
         Figure(
             "relative_clean_signed",
@@ -171,7 +172,8 @@ class Calibration(ScoreGroup):
             "probability",
             "lower",
             "The same, of the same examples, where the attack found the largest gap in the ball; "
-            "differences of either sign cancel within a bin, so it may lie below the mean gap.",
+            "differences of either sign cancel within a bin, so it is at most the mean gap.",
+            rounding="down",
             is_main=True,
         ),
         Figure(
