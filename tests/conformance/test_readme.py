@@ -7,7 +7,7 @@ import pytest
 
 from fkd.cli import main
 from fkd.evaluation import AnalysisConfig, list_analyses, summarise
-from fkd.models import list_models
+from fkd.models import list_models, load_model
 from tests.support.readme import README, SECTIONS, section
 
 TEXT = README.read_text(encoding="utf-8")
@@ -67,12 +67,20 @@ def test_names_in_examples_are_shipped():
 
 
 def test_the_python_example_is_answered_at_once():
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict = {}
     exec(compile(code, "README", "exec"), names)
     assert isinstance(names["config"], AnalysisConfig)
     assert names["analysis"].key in {entry.key for entry in list_analyses() if entry.is_shipped}
     assert summarise(names["analysis"].table).count == 200
+
+
+def test_the_python_example_of_distilling_makes_a_student():
+    _, code = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict = {}
+    exec(compile(code, "README", "exec"), names)
+    assert load_model("faithful-student").card == names["model"].card
+    assert names["model"].card.metrics["clean_accuracy"] > 0.2
 
 
 def test_every_environment_variable_is_explained():
