@@ -181,9 +181,12 @@ class CertifiedGap(Method):
 
     So the tight bounds are what counts on 8x8 pixels, where they are worth their time for a quarter of
     each batch; on large sets, where they were taken for an eighth, the coarse ones of all images do as
-    well.  Earlier trials on digits: joint rows changed nothing for students so much smaller than their
-    teacher (they count where the two are alike), the penalty -log(1 - gap) widened the attacked gaps,
-    and a ramp over after a tenth of training cost 1.2 points of accuracy.
+    well.  On MNIST (seed 1, a sixteenth, coarse rest) kappa 6 from 0.5 gave 97.6 % and 0.068...0.131,
+    kappa 5 from 0.25 gave 97.8 % and 0.061...0.112: there the earlier certificate costs nothing.
+
+    Earlier trials on digits: joint rows changed nothing for students so much smaller than their teacher
+    (they count where the two are alike), the penalty -log(1 - gap) widened the attacked gaps, and a ramp
+    over after a tenth of training cost 1.2 points of accuracy.
     """
 
     title = "Certified-gap distillation"
