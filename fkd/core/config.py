@@ -62,7 +62,12 @@ class Config(BaseModel):
         Raises:
             ConfigError: a field is unknown, missing or outside its range.
         """
-        return cls(**{**(values or {}), **more})
+        # Settings with a name of their own are refused by it, also where they are a part of others.
+        alone = _INSIDE.set(False)
+        try:
+            return cls(**{**(values or {}), **more})
+        finally:
+            _INSIDE.reset(alone)
 
     @classmethod
     def _in_words(cls, values: dict[str, Any]) -> str:

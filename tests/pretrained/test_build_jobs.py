@@ -97,6 +97,8 @@ def test_an_interruption_leaves_no_process_behind(log, monkeypatch):
 def test_an_interrupted_script_ends_in_a_sentence_or_in_silence(said):
     script = (
         "import logging, os, signal, time; from pretrained.jobs import run_to_end; "
+        # A shell's background jobs, and so some CI's, begin with it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "logging.basicConfig(format='%(message)s'); "
         "main = lambda: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60); "
         f"raise SystemExit(run_to_end(main, {said!r}))"
