@@ -114,17 +114,23 @@ def _against(
     figures: tuple[str, ...] = _FAITHFUL_FIGURES,
 ) -> Iterator[Claim]:
     """One claim of one student against those of the rivals that there are, in each of the figures."""
-    known = [rival for rival in rivals if _comparisons(group, label, rival, figures)]
-    if not known:
+    there = [
+        one
+        for one in (label, *rivals)
+        if all(group.value(one, figure) is not None for figure in figures)
+    ]
+    if label not in there:
         return
-    equal = group.among((label, *known))
-    found = [one for rival in known for one in _comparisons(equal, label, rival, figures)]
-    yield equal.claim(
-        paper,
-        said.format(own=label, rivals=", ".join(known), points=_POINTS),
-        found,
-        [(one, figure) for one in (label, *known) for figure in figures],
-    )
+    equal = group.among(there)
+    found = {one: _comparisons(equal, label, one, figures) for one in there if one != label}
+    known = [rival for rival, comparisons in found.items() if comparisons]
+    if known:
+        yield equal.claim(
+            paper,
+            said.format(own=label, rivals=", ".join(known), points=_POINTS),
+            [one for rival in known for one in found[rival]],
+            [(one, figure) for one in (label, *known) for figure in figures],
+        )
 
 
 def _comparisons(group: Group, own: str, rival: str, figures: tuple[str, ...]) -> list[Comparison]:
